@@ -45,7 +45,7 @@ from platform_api.kernel.upkeep import add_upkeep
 from platform_api.limits import HOUR_NS, SITE_TIMES, Buckets, Limits
 from platform_api.mail import OutboxFolder
 from platform_api.metrics import Metrics
-from platform_api.openapi import config, document_of
+from platform_api.openapi import RulesInside, config, document_of
 from platform_api.ports import BookPort, CorePort, MailPort, ProofPort, StatusPort
 from platform_api.security import Caller, SessionGuard, TokenSigner, caller_of, load_signing_key, visitor_of
 from platform_api.settings import ApiSettings
@@ -159,6 +159,7 @@ def _routes(names: frozenset[str], web_folder: Path | None, origins: tuple[str, 
         },
         exception_handlers={Exception: handle},
         openapi_config=config(_version()),
+        plugins=[RulesInside()],
         request_max_body_size=BODY_BYTES_MAX,
         cors_config=_cors(origins),
         state=State({"version": _version()}),

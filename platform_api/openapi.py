@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from litestar import Litestar
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
@@ -23,10 +24,14 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Reference,
     Schema,
     SecurityScheme,
     Tag,
 )
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec import inspect
 
 from platform_api.errors import STATUS, Failure
 from platform_api.example_values import BY_NAME
@@ -34,7 +39,10 @@ from platform_api.parameter_words import words_of
 from platform_api.reasons import REASONS
 from platform_api.security import ACCESS_COOKIE
 
-__all__ = ["BEARER", "also_as", "config", "document_of", "failures"]
+if TYPE_CHECKING:
+    from litestar._openapi.schema_generation import SchemaCreator
+
+__all__ = ["BEARER", "RulesInside", "also_as", "config", "document_of", "failures"]
 
 BEARER: list[dict[str, list[str]]] = [{"bearer": []}, {"cookie": []}]
 """Either is enough."""
@@ -104,6 +112,18 @@ BODIES: Mapping[str, Any] = {
     "EstimateRequest": {"market": "INK-USDC", "side": "buy", "size": "5", "budget": None, "price": None},
 }  # fmt: skip
 """Of which one field needs another, or stands in its place."""
+_NUMBER = {
+    "ge": "minimum", "le": "maximum", "gt": "exclusive_minimum", "lt": "exclusive_maximum",
+    "multiple_of": "multiple_of",
+}  # fmt: skip
+_LIST = {"min_length": "min_items", "max_length": "max_items"}
+_RULES: Mapping[type[inspect.Type], Mapping[str, str]] = {
+    inspect.StrType: {"min_length": "min_length", "max_length": "max_length", "pattern": "pattern"},
+    inspect.IntType: _NUMBER, inspect.FloatType: _NUMBER,
+    inspect.ListType: _LIST, inspect.VarTupleType: _LIST,
+    inspect.DictType: {"min_length": "min_properties", "max_length": "max_properties"},
+}  # fmt: skip
+"""Rules of msgspec, by their names there and in a schema."""
 FORMATS: Mapping[str, str] = {
     "uuid": BY_NAME["id"], "date-time": BY_NAME["timestamp"], "date": "2026-01-02", "uri": "https://example.org/",
     "duration": "P30D",
@@ -136,6 +156,26 @@ def also_as(*media_types: str) -> type[Operation]:
     return AlsoAs
 
 
+class RulesInside(OpenAPISchemaPlugin):
+    """Of the rules of a struct's field Litestar tells those of the field itself, without bounds of 0 and those of some
+    unions, and none of what is inside of a list or a map, though msgspec asks for them all: they are put in here."""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
+        of_litestar = next(
+            plugin for plugin in schema_creator.plugins
+            if plugin is not self and schema_creator.plugin_supports_field(plugin, field_definition)
+        )  # fmt: skip
+        schema = of_litestar.to_openapi_schema(field_definition, schema_creator)
+        struct = inspect.type_info(field_definition.type_)
+        assert isinstance(struct, inspect.StructType) and schema.properties is not None
+        for field in struct.fields:
+            _tell(field.type, schema.properties[field.encode_name])
+        return schema
+
+
 def config(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Byline",
@@ -165,7 +205,9 @@ def document_of(app: Litestar) -> dict[str, Any]:
         for operation in item.values():
             if path.startswith("/v1/"):
                 operation["responses"].setdefault("400", {})  # of a parameter that the route has not
-            operation["summary"] = _first_sentence(operation.get("description", ""))
+            operation["summary"], more = _summary_and_more(operation.pop("description", ""))
+            if more:
+                operation["description"] = more
             contents = [operation.get("requestBody", {}).get("content", {})]
             for status, response in operation.get("responses", {}).items():
                 if int(status) >= 400:
@@ -188,9 +230,58 @@ def document_of(app: Litestar) -> dict[str, Any]:
     return document
 
 
-def _first_sentence(description: str) -> str:
-    """What a list of routes shows."""
-    return re.split(r"(?<=[.!?])\s", " ".join(description.split()), maxsplit=1)[0].rstrip(".")
+def _tell(enforced: inspect.Type, told: Schema | Reference | None) -> None:
+    """Puts the rules of this type into the schema that Litestar made of it: its own, and those of what is inside."""
+    about, enforced = _alone(enforced)
+    told = _alone_told(told)
+    if not isinstance(told, Schema):  # a struct, which has its own
+        return
+    told.examples = told.examples or about.get("examples")
+    for rule, name in _RULES.get(type(enforced), {}).items():
+        setattr(told, name, getattr(enforced, rule))
+    if isinstance(enforced, inspect.DictType):
+        names = Schema()
+        _tell(enforced.key_type, names)
+        told.property_names = names if names != Schema() else None
+        if not isinstance(told.additional_properties, bool):
+            _tell(enforced.value_type, told.additional_properties)
+    elif isinstance(enforced, inspect.TupleType):
+        for part, schema in zip(enforced.item_types, told.prefix_items or (), strict=True):
+            _tell(part, schema)
+    elif isinstance(enforced, inspect.CollectionType):
+        _tell(enforced.item_type, told.items)
+
+
+def _alone(enforced: inspect.Type) -> tuple[dict[str, Any], inspect.Type]:
+    """What is said of a value that may be null besides, and what it is; of two kinds and more, both."""
+    if isinstance(enforced, inspect.Metadata):
+        about, kind = _alone(enforced.type)
+        if about or isinstance(enforced.type, inspect.UnionType):  # what is said of the field, Litestar tells
+            return about, kind
+        return enforced.extra_json_schema or {}, kind
+    if isinstance(enforced, inspect.UnionType):
+        kinds = [kind for kind in enforced.types if not isinstance(kind, inspect.NoneType)]
+        if len(kinds) == 1:
+            return _alone(kinds[0])
+    return {}, enforced
+
+
+def _alone_told(told: Schema | Reference | None) -> Schema | Reference | None:
+    if not isinstance(told, Schema) or not told.one_of:
+        return told
+    parts = [part for part in told.one_of if not isinstance(part, Schema) or part.type != OpenAPIType.NULL]
+    if len(parts) != 1:
+        return told
+    for name in {name for names in _RULES.values() for name in names.values()}:
+        setattr(told, name, None)  # they are told of the part
+    return parts[0]
+
+
+def _summary_and_more(docstring: str) -> tuple[str, str]:
+    """The first sentence, which a list of routes shows, and what a caller is told beside it; empty if nothing is."""
+    first, *more = re.split(r"(?<=[.!?])\s+", docstring.strip(), maxsplit=1)
+    paragraphs = [" ".join(part.split()) for part in "".join(more).split("\n\n")]
+    return " ".join(first.split()).rstrip("."), "\n\n".join(paragraphs)
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,11 @@ class CreatorController(Controller):
         category: Category = None, creator_type: Type = None, verified: FromQuery[bool | None] = None,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Creator]]:  # fmt: skip
-        """Creators, the newest first unless sorted otherwise."""
+        """Creators, the newest first unless sorted otherwise.
+
+        `trending` counts a follow once, a new chapter twice and a new work four times, each worth half of it three days
+        later. A `cursor` belongs to its `sort`.
+        """
         found = await creators.browse(sort, category, creator_type, verified, cursor, limit)
         return ok(request, *found)
 
@@ -84,14 +88,18 @@ class CreatorController(Controller):
         self, request: AnyRequest, creators: Creators, visitor: Visitor, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Activity]]:  # fmt: skip
-        """What followed creators did; trending ones for whoever follows nobody."""
+        """What followed creators did; trending ones for whoever follows nobody.
+
+        What is out of sight by now is left out, so a page may hold fewer than `limit`, or none, and yet have a
+        `next_cursor`.
+        """
         return ok(request, *await creators.feed(visitor, cursor, limit))
 
     @get("/{creator_id:str}", responses=READS_ONE)
     async def read(
         self, request: AnyRequest, creator_id: FromPath[str], creators: Creators
     ) -> Response[Envelope[Creator]]:
-        """One creator."""
+        """One creator. `follower_count` and `work_count` are counted some moments behind what they count."""
         creator = await creators.read(path_id(creator_id, "creator"))
         return tagged(ok(request, creator), creator.version)
 
@@ -100,7 +108,11 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[CreatorPatch], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[Creator]]:  # fmt: skip
-        """Change one's own profile."""
+        """Change one's own profile.
+
+        Absent fields stay. `category` is a code of `GET /v1/categories` (400 `unlisted`); another's profile answers as
+        if it were not there (404).
+        """
         creator = await creators.change(caller, path_id(creator_id, "creator"), data, if_match)
         return tagged(ok(request, creator), creator.version)
 
@@ -125,14 +137,20 @@ class CreatorController(Controller):
     async def verification(
         self, request: AnyRequest, creator_id: FromPath[str], caller: Who, creators: Creators
     ) -> Envelope[Verification]:
-        """One's own latest case, with the reason if it was rejected."""
+        """One's own latest case, with the reason if it was rejected.
+
+        404 as long as none was asked for, and for another's.
+        """
         return ok(request, await creators.verification(caller, path_id(creator_id, "verification")))
 
     @get("/{creator_id:str}/profile-sections", responses=READS_ONE)
     async def sections(
         self, request: AnyRequest, creator_id: FromPath[str], creators: Creators
     ) -> Envelope[ProfileSections]:
-        """All sections of the profile."""
+        """All sections of the profile.
+
+        `versions` has the number of each that was ever written: its PUT takes it as `If-Match`.
+        """
         return ok(request, await creators.sections(path_id(creator_id, "creator")))
 
     @put("/{creator_id:str}/profile-sections/skills", security=BEARER, responses=CHANGES)
@@ -140,7 +158,7 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[Skills], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[SectionSaved]]:  # fmt: skip
-        """Replace the skills."""
+        """Replace the skills. The creator's own, as the whole list: what it leaves out is gone."""
         return await _put(request, creators, caller, creator_id, "skills", data.items, if_match)
 
     @put("/{creator_id:str}/profile-sections/achievements", security=BEARER, responses=CHANGES)
@@ -148,7 +166,7 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[Achievements], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[SectionSaved]]:  # fmt: skip
-        """Replace the achievements."""
+        """Replace the achievements. The creator's own, as the whole list: what it leaves out is gone."""
         return await _put(request, creators, caller, creator_id, "achievements", data.items, if_match)
 
     @put("/{creator_id:str}/profile-sections/experiences", security=BEARER, responses=CHANGES)
@@ -156,7 +174,7 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[Experiences], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[SectionSaved]]:  # fmt: skip
-        """Replace the work experience."""
+        """Replace the work experience. The creator's own, as the whole list: what it leaves out is gone."""
         return await _put(request, creators, caller, creator_id, "experiences", data.items, if_match)
 
     @put("/{creator_id:str}/profile-sections/education", security=BEARER, responses=CHANGES)
@@ -164,7 +182,7 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[EducationList], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[SectionSaved]]:  # fmt: skip
-        """Replace the education."""
+        """Replace the education. The creator's own, as the whole list: what it leaves out is gone."""
         return await _put(request, creators, caller, creator_id, "education", data.items, if_match)
 
     @put("/{creator_id:str}/profile-sections/sections", security=BEARER, responses=CHANGES)
@@ -172,7 +190,10 @@ class CreatorController(Controller):
         self, request: AnyRequest, creator_id: FromPath[str], data: JSONBody[ContentSections], caller: Who,
         creators: Creators, if_match: IfMatch = None,
     ) -> Response[Envelope[SectionSaved]]:  # fmt: skip
-        """Replace the parts in the creator's own words."""
+        """Replace the parts in the creator's own words.
+
+        The creator's own, as the whole list: what it leaves out is gone.
+        """
         return await _put(request, creators, caller, creator_id, "sections", data.items, if_match)
 
     @post("/{creator_id:str}/follow", status_code=200, security=BEARER, guards=[permitted("follow")], responses=CHANGES)

@@ -44,7 +44,10 @@ class AccountController(Controller):
 
     @get("/fee-schedule", responses=failures(429, 503))
     async def fee_schedule(self, request: AnyRequest, accounts: Accounts) -> Envelope[list[FeeRate]]:
-        """The rates of all markets."""
+        """The rates of all markets.
+
+        Parts per million of the notional, of the taker and of the maker; an account may have rates of its own.
+        """
         return ok(request, await accounts.fee_schedule())
 
     @get("/transactions", security=BEARER, responses=READS)
@@ -52,17 +55,28 @@ class AccountController(Controller):
         self, request: AnyRequest, caller: Who, accounts: Accounts, asset: Asset = None, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Movement]]:  # fmt: skip
-        """Everything that changed an own balance: trades and postings of every context, the latest first."""
+        """Everything that changed an own balance: trades and postings of every context, the latest first.
+
+        Of the money for trading (`trading`) and of what was earned (`payable`). `batch` and `digests` say where it was
+        settled, once it is.
+        """
         return ok(request, *await accounts.movements(caller, asset, cursor, limit))
 
     @get("/users/me/balance-history", security=BEARER, responses=READS)
     async def history(
         self, request: AnyRequest, caller: Who, accounts: Accounts, asset: OneAsset, days: Days = DAYS_DEFAULT
     ) -> Envelope[list[BalanceDay]]:
-        """The balance of an asset at the end of each day (UTC), the latest first."""
+        """The balance of an asset at the end of each day (UTC), the latest first.
+
+        Free and held together; of today, as of now. 400 `unknown_asset` for one that the exchange has not.
+        """
         return ok(request, await accounts.history(caller, asset, days))
 
     @get("/users/me/portfolio", security=BEARER, responses=READS)
     async def portfolio(self, request: AnyRequest, caller: Who, accounts: Accounts) -> Envelope[Portfolio]:
-        """Cash and positions at last prices, with average costs and gains."""
+        """Cash and positions at last prices, with average costs and gains.
+
+        Costs are averages over all that was bought, fees included. A position in a market without a trade has no
+        `value`, and is not in `totals`.
+        """
         return ok(request, await accounts.portfolio(caller))

@@ -93,21 +93,33 @@ class AuthController(Controller):
     async def logout(
         self, request: AnyRequest, caller: Who, identity: Identity, guard: Guard
     ) -> Response[Envelope[None]]:
-        """End this session."""
+        """End this session.
+
+        Its tokens and cookies are worth nothing from now on. The account's other sessions stay, and the API keys that
+        this one made.
+        """
         guard.revoke(caller.session_id)
         await identity.sessions.log_out(caller)
         return Response(ok(request, None), cookies=session_cookies("", 0, "", 0))
 
     @get("/session", security=BEARER, responses=failures(401, 403, 429, 503))
     async def session(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[CurrentSession]:
-        """Who the caller is, what they may do, and until when."""
+        """Who the caller is, what they may do, and until when.
+
+        `permissions` are those of all roles together; `proved_at` is when a wallet last signed for the session. A page
+        gets its `csrf_token` here anew.
+        """
         return ok(request, await identity.sessions.current(caller))
 
     @post("/step-up", status_code=200, security=BEARER, responses=failures(400, 401, 403, 422, 429, 503))
     async def step_up(
         self, request: AnyRequest, data: JSONBody[WalletProof], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """A fresh signature of a linked wallet (nonce of purpose step_up), for acts that ask for one."""
+        """A fresh signature of a linked wallet (nonce of purpose step_up), for acts that ask for one.
+
+        A nonce is spent by a bad signature, too. A good one serves registrations for ten minutes, and one act that asks
+        for a step-up of its own.
+        """
         await identity.sessions.step_up(caller, data)
         guard.forget(caller.session_id)
         return ok(request, None)
@@ -116,7 +128,12 @@ class AuthController(Controller):
     async def verify_email(
         self, request: AnyRequest, data: JSONBody[EmailToken], identity: Identity
     ) -> Envelope[EmailVerified]:
-        """Confirm an e-mail address with the token of its letter, without signing in."""
+        """Confirm an e-mail address with the token of its letter, without signing in.
+
+        The token is good once, for a day unless the operator set another time, and until another letter of the account
+        is answered (422 `token_invalid`). 409 `email_taken` if the address is another account's by now. An address that
+        gives way is told.
+        """
         return ok(request, await identity.people.verify_email(data.token, None))
 
 
@@ -127,7 +144,10 @@ class UserController(Controller):
 
     @get("/", responses=failures(401, 403, 429, 503))
     async def me(self, request: AnyRequest, caller: Who, identity: Identity) -> Response[Envelope[Profile]]:
-        """The caller's own account."""
+        """The caller's own account.
+
+        `account` is its name in the core, which orders and events carry. `email` is null until one is confirmed.
+        """
         profile = await identity.people.profile(caller)
         return tagged(ok(request, profile), profile.version)
 
@@ -140,7 +160,10 @@ class UserController(Controller):
         identity: Identity,
         if_match: IfMatch = None,
     ) -> Response[Envelope[Profile]]:
-        """Change names, bio, pictures or preferences; absent fields stay."""
+        """Change names, bio, pictures or preferences; absent fields stay.
+
+        Of `preferences`, each field for itself. A `username` that somebody has is refused (409 `username_taken`).
+        """
         profile = await identity.people.change(caller, data, if_match)
         return tagged(ok(request, profile), profile.version)
 
@@ -156,12 +179,19 @@ class UserController(Controller):
     async def verify_email(
         self, request: AnyRequest, data: JSONBody[EmailToken], caller: Who, identity: Identity
     ) -> Envelope[EmailVerified]:
-        """Confirm an e-mail address with the token of its letter."""
+        """Confirm an e-mail address with the token of its letter.
+
+        As `POST /v1/auth/email/verify`; the letter must be one of the caller's own account.
+        """
         return ok(request, await identity.people.verify_email(data.token, caller))
 
     @get("/wallets", responses=failures(401, 403, 429, 503))
     async def wallets(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[Wallet]]:
-        """Linked wallets, the one of settlement first."""
+        """Linked wallets, the one of settlement first.
+
+        Each of them signs in to the account. The `primary` one, always of Sui, is where its balances stand on the
+        chain; without one they stand in custody.
+        """
         return ok(request, await identity.wallets.wallets_of(caller))
 
     @post("/wallets", guards=[freshly_proved], responses=failures(400, 401, 403, 409, 422, 429, 503, 504))
@@ -195,7 +225,11 @@ class UserController(Controller):
     async def end_session(
         self, request: AnyRequest, session_id: FromPath[str], caller: Who, identity: Identity, guard: Guard
     ) -> Envelope[None]:
-        """End a session, at once, and the API keys that it made."""
+        """End a session, at once, and the API keys that it made.
+
+        Another process of the API may take its access token for some seconds more. Letters that wait to confirm an
+        address are taken back.
+        """
         parsed = path_id(session_id, "session")
         await identity.sessions.end(caller, parsed)
         guard.revoke(str(parsed))
@@ -203,7 +237,10 @@ class UserController(Controller):
 
     @get("/devices", responses=failures(401, 403, 429, 503))
     async def devices(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[Device]]:
-        """Devices that signed in, the last seen first."""
+        """Devices that signed in, the last seen first.
+
+        A device is the kind and name that came with a sign-in; one without them has none.
+        """
         return ok(request, await identity.sessions.devices(caller))
 
     @delete("/devices/{device_id:str}", status_code=200, responses=failures(401, 403, 404, 429, 503))
@@ -217,7 +254,10 @@ class UserController(Controller):
 
     @get("/api-keys", responses=failures(401, 403, 429, 503))
     async def keys(self, request: AnyRequest, caller: Who, identity: Identity) -> Envelope[list[ApiKey]]:
-        """Keys for the trading websocket that are in force."""
+        """Keys for the trading websocket that are in force.
+
+        Each may read, or trade too, as its `scopes` say; none can withdraw.
+        """
         return ok(request, await identity.keys.keys_of(caller))
 
     @post("/api-keys", responses=failures(400, 401, 403, 409, 429, 502, 503, 504))
@@ -245,7 +285,7 @@ class UsersController(Controller):
 
     @get("/{user_id:str}", responses=failures(404, 429, 503))
     async def user(self, request: AnyRequest, user_id: FromPath[str], identity: Identity) -> Envelope[PublicProfile]:
-        """A public profile."""
+        """A public profile. 404 also for an account that is suspended or closed."""
         return ok(request, await identity.people.public(path_id(user_id, "user")))
 
 

@@ -55,7 +55,11 @@ class WorkTermsController(Controller):
     async def list_terms(
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing
     ) -> Envelope[list[LicenseTerms]]:
-        """On what terms the work is licensed."""
+        """On what terms the work is licensed.
+
+        Those that can be applied for: retired ones are left out. Of a work that is not published, for those who make
+        it.
+        """
         return ok(request, await licensing.terms.list_of(visitor, path_id(work_id, "work")))
 
     @post("/", security=BEARER, guards=[permitted("manage_licenses")], responses=CHANGES)
@@ -63,7 +67,11 @@ class WorkTermsController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[TermsRequest], caller: Who,
         licensing: Licensing,
     ) -> Response[Envelope[LicenseTerms]]:  # fmt: skip
-        """Offer a work's licence on these terms."""
+        """Offer a work's licence on these terms.
+
+        For the work's owner, with `manage_licenses`; at most 100 at a time (409 `too_many_terms`). `seats` are of
+        `enterprise` alone (400 `wrong_type`). With `auto_approve` an application is granted without the licensor.
+        """
         terms = await licensing.terms.add(caller, path_id(work_id, "work"), data)
         return tagged(ok(request, terms), terms.version)
 
@@ -86,7 +94,10 @@ class TermsController(Controller):
     async def retire(
         self, request: AnyRequest, terms_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Envelope[None]:
-        """Retire terms: nobody can apply any more."""
+        """Retire terms: nobody can apply any more.
+
+        Licences that were granted, and applications that wait, keep them. Again: the same.
+        """
         await licensing.terms.retire(caller, path_id(terms_id, "terms"))
         return ok(request, None)
 
@@ -120,7 +131,10 @@ class ApplicationController(Controller):
     async def read(
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Response[Envelope[Application]]:
-        """An application, for its two parties."""
+        """An application, for its two parties.
+
+        `terms` are those of the day on which it was made, and it is decided under them.
+        """
         found = await licensing.applications.read(caller, path_id(application_id, "application"))
         return tagged(ok(request, found), found.version)
 
@@ -131,7 +145,11 @@ class ApplicationController(Controller):
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing,
         idempotency_key: NeededKey = None,
     ) -> Envelope[Application]:  # fmt: skip
-        """Approve: a licence is reserved until its fee is paid. Needs an Idempotency-Key."""
+        """Approve: a licence is reserved until its fee is paid.
+
+        Needs an Idempotency-Key. By the licensor alone. The fee is due within seven days; without one the licence is
+        active at once. 409 `exclusivity_clash` names what stands in the way, and the application waits on.
+        """
         id_ = path_id(application_id, "application")
         return ok(request, await licensing.applications.approve(caller, id_, idempotency_key))
 
@@ -142,7 +160,10 @@ class ApplicationController(Controller):
         self, request: AnyRequest, application_id: FromPath[str], data: JSONBody[ApplicationDecision], caller: Who,
         licensing: Licensing,
     ) -> Envelope[Application]:  # fmt: skip
-        """Reject an application, with a reason."""
+        """Reject an application, with a reason.
+
+        By the licensor, while it is pending (409 `not_pending`); the applicant reads the reason.
+        """
         id_ = path_id(application_id, "application")
         return ok(request, await licensing.applications.reject(caller, id_, data.reason))
 
@@ -150,7 +171,10 @@ class ApplicationController(Controller):
     async def withdraw(
         self, request: AnyRequest, application_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Envelope[Application]:
-        """Withdraw an own application that is pending."""
+        """Withdraw an own application that is pending.
+
+        409 `not_pending` once it was decided: a licence that was approved lapses if its fee is not paid.
+        """
         return ok(request, await licensing.applications.withdraw(caller, path_id(application_id, "application")))
 
 
@@ -164,7 +188,10 @@ class LicenseController(Controller):
         self, request: AnyRequest, caller: Who, licensing: Licensing, party: LicenseParty = "licensee",
         status: FromQuery[LicenseStatus | None] = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[License]]:  # fmt: skip
-        """Licences held, or given, the latest first."""
+        """Licences held, or given, the latest first.
+
+        `fee_due` is what its licensee has to pay until `pay_before`; `valid` asks every licence above it, too.
+        """
         return ok(request, *await licensing.licenses.list_of(caller, party, status, cursor, limit))
 
     @post("/", responses=failures(400, 401, 403, 409, 429, 503))
@@ -187,7 +214,11 @@ class LicenseController(Controller):
     async def read(
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Response[Envelope[License]]:
-        """A licence, for its two parties."""
+        """A licence, for its two parties.
+
+        `fee_due` is what its licensee has to pay until `pay_before`. Anybody can check its verification code at `GET
+        /v1/authorizations/{code}`.
+        """
         found = await licensing.licenses.read(caller, path_id(license_id, "license"))
         return tagged(ok(request, found), found.version)
 
@@ -212,7 +243,12 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
         idempotency_key: NeededKey = None,
     ) -> Envelope[License]:  # fmt: skip
-        """Another period, behind the present one, for the licence's own fee. Needs an Idempotency-Key."""
+        """Another period, behind the present one, for the licence's own fee.
+
+        Needs an Idempotency-Key. By its licensee while the terms stand as they were (409 `terms_changed`), or by its
+        licensor. The fee is due within seven days and before the present period ends: `POST
+        /v1/licenses/{license_id}/pay`. Without a fee the next period is the licence's at once.
+        """
         return ok(request, await licensing.licenses.renew(caller, path_id(license_id, "license"), idempotency_key))
 
     @post("/{license_id:str}/revoke", status_code=200, responses=CHANGES)
@@ -253,7 +289,7 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, licensing: Licensing,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Seat]]:  # fmt: skip
-        """Who has a seat of an own enterprise licence."""
+        """Who has a seat of an own enterprise licence. For its licensee alone: its licensor gets 404."""
         return ok(request, *await licensing.seats.list_of(caller, path_id(license_id, "license"), cursor, limit))
 
     @post("/{license_id:str}/seats", guards=[permitted("manage_seats")], responses=CHANGES)
@@ -261,7 +297,11 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], data: JSONBody[SeatRequest], caller: Who,
         licensing: Licensing,
     ) -> Envelope[Seat]:  # fmt: skip
-        """Give an account a seat: it may use the whole work as long as it has the seat and the licence holds."""
+        """Give an account a seat: it may use the whole work as long as it has the seat and the licence holds.
+
+        By the licensee, with `manage_seats`, also to themselves. 409 `no_seat_left` once all are taken, `no_seats` for
+        a licence of another type.
+        """
         return ok(request, await licensing.seats.assign(caller, path_id(license_id, "license"), data.account_id))
 
     @delete("/{license_id:str}/seats/{account_id:str}", status_code=200, guards=[permitted("manage_seats")],
@@ -270,7 +310,10 @@ class LicenseController(Controller):
         self, request: AnyRequest, license_id: FromPath[str], account_id: FromPath[str], caller: Who,
         licensing: Licensing,
     ) -> Envelope[None]:  # fmt: skip
-        """Take a seat back."""
+        """Take a seat back.
+
+        The account reads no more from now on; a URL of a file that it has holds five minutes at most.
+        """
         ids = path_id(license_id, "license"), path_id(account_id, "seat")
         await licensing.seats.release(caller, *ids)
         return ok(request, None)
@@ -298,12 +341,18 @@ class AuthorizationController(Controller):
     async def verify(
         self, request: AnyRequest, license_id: FromPath[str], licensing: Licensing
     ) -> Envelope[LicenseVerification]:
-        """Whether a licence holds now, for everybody."""
+        """Whether a licence holds now, for everybody.
+
+        `why_not` says what stands against it: its end, a suspension, or a licence above it that does not hold.
+        """
         return ok(request, await licensing.licenses.verify(path_id(license_id, "license")))
 
     @get("/authorizations/{code:str}", responses=READS_ONE)
     async def read(self, request: AnyRequest, code: FromPath[str], licensing: Licensing) -> Envelope[Authorization]:
-        """The lineage and the validity of the licence that a verification code stands for, for everybody."""
+        """The lineage and the validity of the licence that a verification code stands for, for everybody.
+
+        `lineage` goes from the work's owner down to this licence, and names no party.
+        """
         return ok(request, await licensing.authorizations.read(code))
 
     @get("/authorizations/{code:str}/history", responses=READS_ONE)

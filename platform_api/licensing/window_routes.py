@@ -33,7 +33,10 @@ class WorkWindowsController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, licensing: Licensing,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Window]]:  # fmt: skip
-        """Where, when and how a work can be seen or bought: planned, open and closed windows, by their beginnings."""
+        """Where, when and how a work can be seen or bought: planned, open and closed windows, by their beginnings.
+
+        Of a work that is not published, for those who make it.
+        """
         return ok(request, *await licensing.windows.list_of(visitor, path_id(work_id, "work"), cursor, limit))
 
 
@@ -46,7 +49,11 @@ class WindowController(Controller):
     async def add(
         self, request: AnyRequest, data: JSONBody[WindowRequest], caller: Who, licensing: Licensing
     ) -> Response[Envelope[Window]]:
-        """Plan a window of an own work, or of one that the caller may distribute."""
+        """Plan a window of an own work, or of one that the caller may distribute.
+
+        Who may distribute it names the `license_id` and stays within that licence. 409 `window_overlap` where one of
+        its type stands at that time, or one of two is exclusive; 409 `exclusivity_clash` where that right was sold.
+        """
         window = await licensing.windows.add(caller, data)
         return tagged(ok(request, window), window.version)
 
@@ -55,7 +62,10 @@ class WindowController(Controller):
         self, request: AnyRequest, window_id: FromPath[str], data: JSONBody[WindowPatch], caller: Who,
         licensing: Licensing, if_match: IfMatch = None,
     ) -> Response[Envelope[Window]]:  # fmt: skip
-        """Change a window; of an open one its end and its price alone."""
+        """Change a window; of an open one its end and its price alone.
+
+        By who may open it. 409 `window_open` for any other field of an open one, `window_over` once it has ended.
+        """
         window = await licensing.windows.change(caller, path_id(window_id, "window"), data, if_match)
         return tagged(ok(request, window), window.version)
 
@@ -63,7 +73,10 @@ class WindowController(Controller):
     async def end(
         self, request: AnyRequest, window_id: FromPath[str], caller: Who, licensing: Licensing
     ) -> Envelope[Window]:
-        """Cancel a planned window, or close an open one now."""
+        """Cancel a planned window, or close an open one now.
+
+        By who may open it. 409 `window_over` once it has ended.
+        """
         return ok(request, await licensing.windows.end(caller, path_id(window_id, "window")))
 
 

@@ -67,12 +67,20 @@ class UploadController(Controller):
         self, request: AnyRequest, data: JSONBody[UploadRequest], caller: Who, media: Media,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Upload]:  # fmt: skip
-        """Begin an upload: then its parts, in any order, then `complete`."""
+        """Begin an upload: then its parts, in any order, then `complete`.
+
+        A file has at most 1 GiB, and an account keeps at most 20 GiB (409 `quota_exceeded`), unless the operator sets
+        other sizes; 20 uploads at once. One that is not complete after a day expires.
+        """
         return ok(request, (await media.begin(caller, data, checked_key(idempotency_key)))[0])
 
     @get("/{upload_id:str}", responses=failures(401, 403, 404, 429, 503))
     async def read(self, request: AnyRequest, upload_id: FromPath[str], caller: Who, media: Media) -> Envelope[Upload]:
-        """Where an upload stands, and which parts are missing."""
+        """Where an upload stands, and which parts are missing.
+
+        `missing_parts` names up to 100. A `ready` one has its `file`; of one that `failed`, `problem` is a word and
+        `rule` the sentence.
+        """
         return ok(request, await media.read(caller, path_id(upload_id, "upload")))
 
     @put(
@@ -102,7 +110,11 @@ class FileController(Controller):
     async def url(
         self, request: AnyRequest, file_id: FromPath[str], visitor: Visitor, media: Media
     ) -> Envelope[FileUrl]:
-        """A short-lived URL of a file of one's own, or of one that is public."""
+        """A short-lived URL of a file of one's own, or of one that is public.
+
+        Whoever has it may read, for five minutes. What was bought or licensed has its URLs at the `access-token` of the
+        purchase or licence, not here.
+        """
         return ok(request, await media.url(visitor, path_id(file_id, "file")))
 
     @get(

@@ -80,7 +80,7 @@ class OpsController(Controller):
 
     @get("/metrics", include_in_schema=True, media_type="text/plain")
     async def metrics(self, ops: Ops) -> Response[bytes]:
-        """The text format of Prometheus."""
+        """The text format of Prometheus. For the machine that collects them: a proxy keeps it from the public."""
         return Response(await ops.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -90,12 +90,15 @@ class StatusController(Controller):
 
     @get("/time", responses=failures(429))
     async def time(self, request: AnyRequest) -> Envelope[Time]:
-        """The API's clock."""
+        """The API's clock. Orders are in the order of their `sequence`, not of this."""
         return ok(request, Time(timestamp()))
 
     @get("/status", responses=failures(429))
     async def status(self, request: AnyRequest, ops: Ops) -> Envelope[Status]:
-        """The state of each component, for a status page; answers also while parts are down."""
+        """The state of each component, for a status page; answers also while parts are down.
+
+        Each is `operational`, `degraded` or `down`, and the answer is 200 all the same.
+        """
         components = await ops.components()
         needed = {state for name, state in components.items() if name not in ("settlement", "chain")}
         worst = "down" if "down" in needed else "operational"

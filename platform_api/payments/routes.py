@@ -68,14 +68,20 @@ class PaymentController(Controller):
         self, request: AnyRequest, data: JSONBody[IntentRequest], caller: Who, payments: Payments,
         idempotency_key: NeededKey = None,
     ) -> Envelope[Intent]:  # fmt: skip
-        """Top up one's spending account: an intent that is paid at the provider."""
+        """Top up one's spending account: an intent that is paid at the provider.
+
+        Needs an Idempotency-Key. Its payer pays at the provider with the `client_secret`, which this answer alone
+        tells; the provider's own word then brings the money to the balance. What is not paid within an hour expires,
+        unless the operator set another time; money that comes later is the payer's all the same. 400 `asset_not_taken`:
+        the provider takes other money.
+        """
         return ok(request, await payments.intents.top_up(caller, data, required_key(idempotency_key)))
 
     @get("/intents/{intent_id:str}", responses=READS_ONE)
     async def intent(
         self, request: AnyRequest, intent_id: FromPath[str], caller: Who, payments: Payments
     ) -> Envelope[Intent]:
-        """One own intent."""
+        """One own intent. `status` moves by the provider's word alone."""
         return ok(request, await payments.intents.read(caller, path_id(intent_id, "intent")))
 
     @post("/intents/{intent_id:str}/confirm", status_code=200,
@@ -90,12 +96,18 @@ class PaymentController(Controller):
     async def history(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Payment]]:
-        """One's own payments, the latest first, with the batches that settled them."""
+        """One's own payments, the latest first, with the batches that settled them.
+
+        Through a provider; what was paid from the balance is at `GET /v1/purchases`.
+        """
         return ok(request, *await payments.intents.history(caller, cursor, limit))
 
     @get("/balance", responses=READS)
     async def balance(self, request: AnyRequest, caller: Who, royalties: Royalties) -> Envelope[list[Balance]]:
-        """What is payable to the caller, what is held, and what was paid, by asset."""
+        """What is payable to the caller, what is held, and what was paid, by asset.
+
+        The same as `GET /v1/royalties/balance`.
+        """
         return ok(request, await royalties.statements.balance(caller))
 
     @post("/{payment_id:str}/refund", status_code=201, responses=MOVES_MONEY)
@@ -103,7 +115,12 @@ class PaymentController(Controller):
         self, request: AnyRequest, payment_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
         payments: Payments, idempotency_key: NeededKey = None,
     ) -> Envelope[Refund]:  # fmt: skip
-        """Give a payment back, whole or in part: for the seller of what it paid, and for staff."""
+        """Give a payment back, whole or in part: for the seller of what it paid, and for staff.
+
+        Needs an Idempotency-Key. The seller can as long as the sale is held (403 `hold_over` afterwards), out of what
+        its payees still have; staff need `process_refunds`, and so does a top-up. It is `processing` until the provider
+        has given the money back.
+        """
         id_, key = path_id(payment_id, "payment"), required_key(idempotency_key)
         return ok(request, await payments.refunds.of_payment(caller, id_, data, key))
 
@@ -133,14 +150,20 @@ class PurchaseController(Controller):
     async def purchases(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Purchase]]:
-        """One's own purchases, the latest first."""
+        """One's own purchases, the latest first.
+
+        One that is `pending` waits for its money; of one that `failed`, `reason` says why.
+        """
         return ok(request, *await payments.purchases.list_of(caller, cursor, limit))
 
     @get("/{purchase_id:str}", responses=READS_ONE)
     async def purchase(
         self, request: AnyRequest, purchase_id: FromPath[str], caller: Who, payments: Payments
     ) -> Envelope[Purchase]:
-        """One own purchase."""
+        """One own purchase.
+
+        What it opens is there once it is `completed`; `intent` is how it is paid through a provider.
+        """
         return ok(request, await payments.read(caller, path_id(purchase_id, "purchase")))
 
     @get("/{purchase_id:str}/access-token", responses=failures(400, 401, 403, 404, 409, 429, 503))
@@ -148,7 +171,11 @@ class PurchaseController(Controller):
         self, request: AnyRequest, purchase_id: FromPath[str], caller: Who, payments: Payments,
         chapter_id: FromQuery[UUID | None] = None,
     ) -> Envelope[Access]:  # fmt: skip
-        """Short-lived URLs of the files that were bought, or of one chapter."""
+        """Short-lived URLs of the files that were bought, or of one chapter.
+
+        They hold for five minutes: ask again for others. Texts are read at their chapters. 409 `not_completed` before
+        the price is paid, 403 `access_ended` after a rental or a refund.
+        """
         return ok(request, await payments.purchases.access(caller, path_id(purchase_id, "purchase"), chapter_id))
 
     @post("/{purchase_id:str}/refund", status_code=201, responses=MOVES_MONEY)
@@ -156,7 +183,12 @@ class PurchaseController(Controller):
         self, request: AnyRequest, purchase_id: FromPath[str], data: JSONBody[RefundRequest], caller: Who,
         payments: Payments, idempotency_key: NeededKey = None,
     ) -> Envelope[Refund]:  # fmt: skip
-        """Give the price back, whole or in part: for the seller, and for staff."""
+        """Give the price back, whole or in part: for the seller, and for staff.
+
+        Needs an Idempotency-Key. The seller can as long as the sale is held (403 `hold_over` afterwards), out of what
+        its payees still have; staff need `process_refunds`. Given back whole, it takes the buyer's right, and the
+        rating, with it. It is `processing` as long as a provider has not given the money back.
+        """
         id_, key = path_id(purchase_id, "purchase"), required_key(idempotency_key)
         return ok(request, await payments.refunds.of_purchase(caller, id_, data, key))
 
@@ -170,7 +202,10 @@ class LibraryController(Controller):
     async def library(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Entitlement]]:
-        """What the caller may use now, by purchases and by seats of enterprise licences, the latest first."""
+        """What the caller may use now, by purchases and by seats of enterprise licences, the latest first.
+
+        Its files are at the `access-token` of the purchase or of the licence.
+        """
         return ok(request, *await payments.purchases.library(caller, cursor, limit))
 
 
@@ -209,7 +244,7 @@ class TransferController(Controller):
     async def transfers(
         self, request: AnyRequest, caller: Who, payments: Payments, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None
     ) -> Envelope[list[Transfer]]:
-        """Sent, and those received, the latest first."""
+        """Sent, and those received, the latest first. Who receives one sees it once it is there, and no fee."""
         return ok(request, *await payments.transfers.list_of(caller, cursor, limit))
 
 

@@ -80,7 +80,10 @@ class WorkRegistrationController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, registry: Registry,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Registration]]:  # fmt: skip
-        """Registrations of a work's versions and of its chapters', the latest first, for those who see its drafts."""
+        """Registrations of a work's versions and of its chapters', the latest first, for those who see its drafts.
+
+        A `registered` one stands on the chain for ever; of one that `failed`, `reason` says why.
+        """
         return ok(request, *await registry.copyrights.of_work(caller, path_id(work_id, "work"), cursor, limit))
 
 
@@ -92,7 +95,11 @@ class CertificateController(Controller):
     async def certificate(
         self, request: AnyRequest, registration_id: FromPath[str], caller: Who, registry: Registry
     ) -> Response[bytes]:
-        """The signed certificate of one's own registration as a PDF (PAdES), the same bytes each time."""
+        """The signed certificate of one's own registration as a PDF (PAdES), the same bytes each time.
+
+        409 `not_registered` until it stands on the chain. Its QR code leads to the page where everybody checks the
+        content.
+        """
         document, sha256 = await registry.certificates.read(caller, path_id(registration_id, "certificate"))
         name = f'attachment; filename="certificate-{sha256[:16]}.pdf"'
         return Response(document, media_type="application/pdf", headers={"content-disposition": name})
@@ -106,12 +113,19 @@ class LicenseProofController(Controller):
     async def of_license(
         self, request: AnyRequest, license_id: FromPath[str], caller: Who, registry: Registry
     ) -> Envelope[LicenseProof]:
-        """What stands on the chain for a licence, with the terms behind its digests, for its two parties."""
+        """What stands on the chain for a licence, with the terms behind its digests, for its two parties.
+
+        An object for each paid period: it is `waiting` until the work is registered and the licensee has a Sui wallet.
+        What counts is the licence's state here.
+        """
         return ok(request, await registry.records.for_parties(caller, path_id(license_id, "license")))
 
     @get("/authorizations/{code:str}/chain", responses=READS_ONE)
     async def of_code(self, request: AnyRequest, code: FromPath[str], registry: Registry) -> Envelope[LicenseProof]:
-        """What stands on the chain for the licence that a verification code stands for, for everybody."""
+        """What stands on the chain for the licence that a verification code stands for, for everybody.
+
+        Of the terms their digest alone.
+        """
         return ok(request, await registry.records.for_everybody(code))
 
 
@@ -123,7 +137,7 @@ class ChainTransactionController(Controller):
     async def read(
         self, request: AnyRequest, digest: FromPath[str], registry: Registry
     ) -> Envelope[ChainTransaction]:
-        """How far a transaction of the registry is, by its digest, for everybody."""
+        """How far a transaction of the registry is, by its digest, for everybody. 404 for any other transaction."""
         return ok(request, await registry.copyrights.transaction(digest))
 
 

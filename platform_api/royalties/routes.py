@@ -55,7 +55,11 @@ class RuleController(Controller):
     async def read(
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, royalties: Royalties
     ) -> Envelope[Rules]:
-        """The rules of a work with their dates, for those who make it or are named."""
+        """The rules of a work with their dates, for those who make it or are named.
+
+        Without a rule the shares of the work's collaborators count. A `pending` one does not count until those in
+        `waits_for` have agreed.
+        """
         return ok(request, await royalties.rules.read(caller, path_id(work_id, "work")))
 
     @put("/", guards=[permitted("edit_own")], responses=CHANGES)
@@ -63,7 +67,11 @@ class RuleController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RuleRequest], caller: Who,
         royalties: Royalties,
     ) -> Envelope[Rule]:  # fmt: skip
-        """A new version from a date. It counts when all agreed who are new, or whose share falls."""
+        """A new version from a date.
+
+        It counts when all agreed who are new, or whose share falls. For the work's owner, with `edit_own`; it takes the
+        place of one that waits. `lines` sum to 10,000 basis points (400 `not_whole`). No sale is divided anew.
+        """
         return ok(request, await royalties.rules.propose(caller, path_id(work_id, "work"), data))
 
     @post("/consent", status_code=200, responses=CHANGES)
@@ -71,7 +79,11 @@ class RuleController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[RoyaltyConsent], caller: Who,
         royalties: Royalties,
     ) -> Envelope[Rule]:  # fmt: skip
-        """Agree to a rule that names the caller, or refuse it."""
+        """Agree to a rule that names the caller, or refuse it.
+
+        One refusal ends it; it counts with the last consent. 404 for who is not asked, 409 `rule_closed` once nothing
+        waits.
+        """
         return ok(request, await royalties.rules.answer(caller, path_id(work_id, "rule"), data))
 
     @post("/licence-shares/consent", status_code=200, responses=CHANGES)
@@ -79,7 +91,11 @@ class RuleController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[LicenceShareConsent], caller: Who,
         royalties: Royalties,
     ) -> Envelope[LicenceShare]:  # fmt: skip
-        """Agree that a licence takes its share of what the caller is paid too, or that it is given on, or refuse it."""
+        """Agree that a licence takes its share of what the caller is paid too, or that it is given on, or refuse it.
+
+        One refusal ends it, and everything stays as it was. 404 for who is not asked, 409 `share_closed` once nothing
+        waits.
+        """
         return ok(request, await royalties.licence_shares.answer(caller, path_id(work_id, "share"), data))
 
 
@@ -102,7 +118,11 @@ class RoyaltyController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, royalties: Royalties,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[WorkRoyalties]:  # fmt: skip
-        """What a work has earned, and its sales, the latest first, each line with its batch and digests."""
+        """What a work has earned, and its sales, the latest first, each line with its batch and digests.
+
+        For its owner, those whom its sales have paid, and staff with `view_transactions`; else 403 `not_paid`, or 404
+        for who does not see the work.
+        """
         data, pagination = await royalties.of_work(caller, path_id(work_id, "work"), cursor, limit)
         return ok(request, data, pagination)
 
@@ -110,7 +130,10 @@ class RoyaltyController(Controller):
     async def of_creator(
         self, request: AnyRequest, creator_id: FromPath[str], caller: Who, royalties: Royalties
     ) -> Envelope[CreatorRoyalties]:
-        """What a creator has earned in all: one's own, or for staff."""
+        """What a creator has earned in all: one's own, or for staff.
+
+        By asset, of all works that paid the account. Staff need `view_transactions`; anybody else gets 404.
+        """
         return ok(request, await royalties.of_creator(caller, path_id(creator_id, "creator")))
 
     @get("/report", operation_class=FILES, responses=READS)
@@ -135,7 +158,11 @@ class RoyaltyController(Controller):
         self, request: AnyRequest, caller: Who, royalties: Royalties, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Statement]]:  # fmt: skip
-        """One's own statements of closed months, the latest first."""
+        """One's own statements of closed months, the latest first.
+
+        A month has one once it was closed. `digest` is the SHA-256 of its canonical JSON with all lines, so a copy can
+        be checked.
+        """
         return ok(request, *await royalties.statements.list_of(caller, cursor, limit))
 
     @get("/statements/{statement_id:str}", operation_class=FILES, responses=CHANGES)
@@ -198,15 +225,22 @@ class RoyaltyRunController(Controller):
     async def close(
         self, request: AnyRequest, data: JSONBody[RunRequest], caller: Who, royalties: Royalties
     ) -> Envelope[Run]:
-        """Have a month closed: everybody's statements, written by a job. The same month again is the same run; one that
-        was refused, or whose job failed, goes on."""
+        """Have a month closed: everybody's statements, written by a job.
+
+        The same month again is the same run; one that was refused, or whose job failed, goes on. A month must be over
+        (409 `period_open`), and the months before it closed. Needs `generate_reports`.
+        """
         return ok(request, await royalties.closing.ask(caller, data.period))
 
     @get("/runs/{period:str}", guards=[permitted("generate_reports")], responses=READS_ONE)
     async def run(
         self, request: AnyRequest, period: FromPath[str], caller: Who, royalties: Royalties
     ) -> Envelope[Run]:
-        """How far the closing of a month is, and whether it is closed."""
+        """How far the closing of a month is, and whether it is closed.
+
+        Statements can be read once it is `closed`. One that is `refused` for `books_differ` goes on when it is asked
+        for again, once the books agree with the core. Needs `generate_reports`.
+        """
         return ok(request, await royalties.closing.read(period))
 
 

@@ -47,7 +47,10 @@ class SettlementController(Controller):
         limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[Batch]]:
-        """Settlement batches, the latest first."""
+        """Settlement batches, the latest first.
+
+        For everybody. The `file` of one is at `GET /v1/settlement/batches/{number}`.
+        """
         (before,) = cursor_from(cursor, int) or (None,)
         rows = await queries.batches(database, before, limit + 1)
         rows, pagination = page(rows, limit, lambda row: (row["number"],))
@@ -62,7 +65,10 @@ class SettlementController(Controller):
         processes: Status,
         number: FromPath[str],
     ) -> Envelope[Batch]:
-        """One batch with its transaction digests, and the file that `byline verify` checks against a node."""
+        """One batch with its transaction digests, and the file that `byline verify` checks against a node.
+
+        For everybody. `file` is null until the batch is final.
+        """
         row = await queries.batch(database, path_number(number, "batch"))
         if row is None:
             raise unknown("batch")
@@ -81,7 +87,11 @@ class ProofController(Controller):
         proofs: Desk,
         batch: Annotated[str | None, QueryParameter(pattern=r"^[1-9][0-9]{0,17}$(?!\n)")] = None,
     ) -> Envelope[Proofs]:
-        """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one."""
+        """Proofs that one's balances are counted in a batch's root; without `batch`, in the last final one.
+
+        409 `not_final` while that batch is on its way; 404 `unknown_batch` for one older than the last 360,
+        `no_balance` if the account had nothing in it.
+        """
         try:
             found = await proofs.prove(caller.account, None if batch is None else int(batch))
             return ok(request, Proofs("byline proof 1", [msgspec.convert(proof, Proof) for proof in found]))

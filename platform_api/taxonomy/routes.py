@@ -21,10 +21,10 @@ class TaxonomyController(Controller):
 
     @get("/genres", responses=failures(401, 403, 429, 503))
     async def genres(self, request: AnyRequest, taxonomy: Taxonomy) -> Envelope[list[Term]]:
-        """All genres, in their order."""
+        """All genres, in their order. A work names them by their codes."""
         return ok(request, await taxonomy.genres())
 
     @get("/categories", responses=failures(401, 403, 429, 503))
     async def categories(self, request: AnyRequest, taxonomy: Taxonomy) -> Envelope[list[Term]]:
-        """All categories, in their order."""
+        """All categories, in their order. A work or a creator names one by its code."""
         return ok(request, await taxonomy.categories())

@@ -66,14 +66,21 @@ class TokenController(Controller):
         self, request: AnyRequest, tokens: Tokens, status: FromQuery[Status | None] = None,
         creator_id: FromQuery[UUID | None] = None, limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Token]]:  # fmt: skip
-        """Creators' tokens, the latest first."""
+        """Creators' tokens, the latest first.
+
+        Those whose launch came to its end: before, and if it failed, a token is its owner's alone to see.
+        """
         return ok(request, *await tokens.views.browse(status, creator_id, cursor, limit))
 
     @get("/{token_id:str}", responses=READS_ONE)
     async def read(
         self, request: AnyRequest, token_id: FromPath[str], visitor: Visitor, tokens: Tokens
     ) -> Response[Envelope[TokenDetail]]:
-        """One token, by id or symbol."""
+        """One token, by id or symbol.
+
+        One that is being launched, or whose launch failed (`problem`), is its owner's alone to see. `phase` and prices
+        follow the market by some moments.
+        """
         token = await tokens.views.one(visitor, token_id)
         return tagged(ok(request, token), token.version)
 
@@ -85,7 +92,10 @@ class TokenController(Controller):
         until: Annotated[datetime | None, QueryParameter(name="to")] = None,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[PricePoint]]:  # fmt: skip
-        """Candles of trades that opened at `from` or later and before `to`, the latest first."""
+        """Candles of trades that opened at `from` or later and before `to`, the latest first.
+
+        A stretch without a trade has no candle.
+        """
         return ok(request, *await tokens.views.prices(visitor, token_id, interval, since, until, cursor, limit))
 
     @get("/{token_id:str}/holders", responses=READS_ONE)
@@ -93,7 +103,11 @@ class TokenController(Controller):
         self, request: AnyRequest, token_id: FromPath[str], visitor: Visitor, tokens: Tokens,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Holder]]:  # fmt: skip
-        """Who holds how much, the most first."""
+        """Who holds how much, the most first.
+
+        Shares are of what circulates, rounded down. The launch's own account, which is nobody's, holds what is not sold
+        yet.
+        """
         return ok(request, *await tokens.views.holders(visitor, token_id, cursor, limit))
 
     @get("/{token_id:str}/transactions", responses=READS_ONE)
@@ -101,7 +115,10 @@ class TokenController(Controller):
         self, request: AnyRequest, token_id: FromPath[str], visitor: Visitor, tokens: Tokens,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[TokenTransaction]]:  # fmt: skip
-        """Trades and the steps of the token's life, the latest first."""
+        """Trades and the steps of the token's life, the latest first.
+
+        Steps are mint, share, open, halt, resume and close, each with its `sequence` in the journal.
+        """
         return ok(request, *await tokens.views.transactions(visitor, token_id, cursor, limit))
 
     @post(
@@ -156,7 +173,11 @@ class SymbolController(Controller):
         self, request: AnyRequest, symbol: FromPath[str], caller: Who, tokens: Tokens,
         idempotency_key: IdempotencyKey = None,
     ) -> Envelope[Reservation]:  # fmt: skip
-        """Hold a symbol for a day."""
+        """Hold a symbol for a day.
+
+        Needs `launch_token`, which every creator has. Asked again by who holds it, it is the same; at most three at a
+        time (409 `too_many_reservations`), unless the operator sets other numbers.
+        """
         return ok(request, await tokens.symbols.reserve(caller, symbol, checked_key(idempotency_key)))
 
 
@@ -167,7 +188,10 @@ class InvestmentController(Controller):
 
     @get("/", responses=READS)
     async def investments(self, request: AnyRequest, caller: Who, tokens: Tokens) -> Envelope[list[Investment]]:
-        """Own positions in creators' tokens, with average costs and gains."""
+        """Own positions in creators' tokens, with average costs and gains.
+
+        Also those that were sold, for what they gained.
+        """
         return ok(request, await tokens.views.investments(caller))
 
 

@@ -42,7 +42,10 @@ class WorkPartController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, works: Works,
         limit: Limit = LIMIT_DEFAULT, cursor: Cursor = None,
     ) -> Envelope[list[Chapter]]:  # fmt: skip
-        """Chapters by their places; drafts only for those who make the work."""
+        """Chapters by their places; drafts only for those who make the work.
+
+        Without their contents: these are at `GET /v1/works/{work_id}/chapters/{chapter_id}`.
+        """
         return ok(request, *await works.chapters.list_of(visitor, path_id(work_id, "work"), cursor, limit))
 
     @post("/chapters", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
@@ -50,7 +53,11 @@ class WorkPartController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[ChapterRequest], caller: Who, works: Works,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Envelope[Chapter]]:  # fmt: skip
-        """Add a chapter at the end: a text of 100 to 10,000 characters, or a file."""
+        """Add a chapter at the end: a text of 100 to 10,000 characters, or a file.
+
+        Of a story or a course alone (409 `no_chapters`), by its owner, with `edit_own`; at most 2,000. It is a draft
+        until it is published. Characters are counted after NFC (400 `chapter_length`).
+        """
         id_ = path_id(work_id, "work")
         chapter, _ = await works.chapters.add(caller, id_, data, checked_key(idempotency_key))
         return tagged(ok(request, chapter), chapter.version)
@@ -70,14 +77,22 @@ class WorkPartController(Controller):
     async def assets(
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, works: Works
     ) -> Envelope[list[Asset]]:
-        """Previews, posters, trailers and images; all files for those who make the work."""
+        """Previews, posters, trailers and images; all files for those who make the work.
+
+        Who may read one gets its URL at `GET /v1/files/{file_id}/url`.
+        """
         return ok(request, await works.assets.list_of(visitor, path_id(work_id, "work")))
 
     @post("/assets", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def add_asset(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[AssetRequest], caller: Who, works: Works
     ) -> Envelope[Asset]:
-        """Give a work a file in a role: its next version."""
+        """Give a work a file in a role: its next version.
+
+        By its owner, with `edit_own`: a file of one's own that is ready (400 `unknown_file`), of a type that suits its
+        role (400 `wrong_type`); at most 500. Previews, posters, trailers and images are everybody's once the work is
+        published.
+        """
         return ok(request, await works.assets.add(caller, path_id(work_id, "work"), data))
 
     @delete(
@@ -109,21 +124,30 @@ class WorkPartController(Controller):
     async def consent(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[Consent], caller: Who, works: Works
     ) -> Envelope[Collaborators]:
-        """Agree to a change that names the caller, or refuse it."""
+        """Agree to a change that names the caller, or refuse it.
+
+        One refusal ends it. 409 `no_such_change` if another is proposed by now, so nobody agrees to what they have not
+        seen.
+        """
         return ok(request, await works.collaboration.answer(caller, path_id(work_id, "work"), data))
 
     @get("/offers", responses=READS_ONE)
     async def offers(
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, works: Works
     ) -> Envelope[list[Offer]]:
-        """What the work and its chapters are offered for."""
+        """What the work and its chapters are offered for. Those that have ended are told to those who make it alone."""
         return ok(request, await works.offers.list_of(visitor, path_id(work_id, "work")))
 
     @post("/offers", security=BEARER, guards=[permitted("edit_own")], responses=CHANGES)
     async def add_offer(
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[OfferRequest], caller: Who, works: Works
     ) -> Response[Envelope[Offer]]:
-        """Offer a work, or a chapter of it."""
+        """Offer a work, or a chapter of it.
+
+        By its owner, with `edit_own`. Of one kind and asset one is active for the work, and one for each chapter (409
+        `offer_exists`). `access_seconds` count from the payment: a `rent` needs them, a `ppv` without them ends after
+        48 hours.
+        """
         offer = await works.offers.add(caller, path_id(work_id, "work"), data)
         return tagged(ok(request, offer), offer.version)
 
@@ -152,7 +176,11 @@ class ChapterController(Controller):
     async def publish(
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Chapter]]:
-        """Publish a chapter."""
+        """Publish a chapter.
+
+        Again: the same. Where the operator has works looked at first, it may be `in_review` until somebody has approved
+        it.
+        """
         chapter = await works.chapters.publish(caller, path_id(chapter_id, "chapter"), if_match)
         return tagged(ok(request, chapter), chapter.version)
 
@@ -160,7 +188,10 @@ class ChapterController(Controller):
     async def unpublish(
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, if_match: IfMatch = None
     ) -> Response[Envelope[Chapter]]:
-        """Take a published chapter back, or one that waits for a look."""
+        """Take a published chapter back, or one that waits for a look.
+
+        Who bought it before reads it further, as it was. 409 `not_published` for any other.
+        """
         chapter = await works.chapters.unpublish(caller, path_id(chapter_id, "chapter"), if_match)
         return tagged(ok(request, chapter), chapter.version)
 
@@ -169,7 +200,10 @@ class ChapterController(Controller):
         self, request: AnyRequest, chapter_id: FromPath[str], caller: Who, works: Works, limit: Limit = LIMIT_DEFAULT,
         cursor: Cursor = None,
     ) -> Envelope[list[ChapterVersion]]:  # fmt: skip
-        """All versions of a chapter, the latest first, for those who make the work."""
+        """All versions of a chapter, the latest first, for those who make the work.
+
+        A digest is the SHA-256 of the text (NFC, UTF-8) or of the file.
+        """
         return ok(request, *await works.chapters.versions(caller, path_id(chapter_id, "chapter"), cursor, limit))
 
 

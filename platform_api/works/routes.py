@@ -74,7 +74,11 @@ class WorkController(Controller):
         self, request: AnyRequest, data: JSONBody[WorkRequest], caller: Who, works: Works,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[Envelope[Work]]:  # fmt: skip
-        """A draft, with its first version."""
+        """A draft, with its first version.
+
+        For creators (403 `no_creator`), with `create_ip`. Nobody but those who make it, and moderators, sees it until
+        it is published. Its `kind` is for good, and says which `metadata` it may have (400 `wrong_kind`).
+        """
         work, _ = await works.catalog.create(caller, data, checked_key(idempotency_key))
         return tagged(ok(request, work), work.version)
 
@@ -100,7 +104,10 @@ class WorkController(Controller):
     async def read(
         self, request: AnyRequest, work_id: FromPath[str], visitor: Visitor, works: Works
     ) -> Response[Envelope[Work]]:
-        """A published work; one that is not, for those who made it."""
+        """A published work; one that is not, for those who made it.
+
+        Readers get it as it was last shown, those who make it as it is. A visitor counts as one view a day.
+        """
         work = await works.catalog.read(visitor, path_id(work_id, "work"))
         return tagged(ok(request, work), work.version)
 
@@ -112,7 +119,12 @@ class WorkController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[WorkPatch], caller: Who, works: Works,
         if_match: IfMatch = None,
     ) -> Response[Envelope[Work]]:  # fmt: skip
-        """Change a work: its next version."""
+        """Change a work: its next version.
+
+        By its owner, or by a moderator who corrects it; absent fields stay. 409 `not_editable` once it is archived or
+        suspended. Where the operator has works looked at first, a published one is out of sight until somebody has
+        approved the change.
+        """
         work = await works.catalog.change(caller, path_id(work_id, "work"), data, if_match)
         return tagged(ok(request, work), work.version)
 
@@ -155,7 +167,11 @@ class WorkController(Controller):
         self, request: AnyRequest, work_id: FromPath[str], data: JSONBody[VerificationRequest], caller: Who,
         works: Works,
     ) -> Envelope[VerificationCase]:  # fmt: skip
-        """Ask to have a work verified."""
+        """Ask to have a work verified.
+
+        By its owner; somebody of the platform decides. 409 `verification_pending` or `verification_approved` if that is
+        so already.
+        """
         return ok(request, await works.catalog.submit(caller, path_id(work_id, "work"), data))
 
     @put("/{work_id:str}/rating", status_code=200, security=BEARER, responses=CHANGES)
@@ -172,7 +188,7 @@ class WorkController(Controller):
     async def withdraw_rating(
         self, request: AnyRequest, work_id: FromPath[str], caller: Who, works: Works
     ) -> Envelope[Work]:
-        """Take one's rating back."""
+        """Take one's rating back. Again: the same."""
         return ok(request, await works.ratings.withdraw(caller, path_id(work_id, "work")))
 
     @get("/{work_id:str}/versions", security=BEARER, responses=READS_ONE)
