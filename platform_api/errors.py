@@ -182,7 +182,8 @@ def as_api_error(error: Exception) -> ApiError:
         case NotFoundException():
             return ApiError(ErrorCode.NOT_FOUND, "There is nothing at this path.", reason="no_route")
         case MethodNotAllowedException():
-            allowed = ", ".join(sorted((error.headers or {})["allow"].split(", ")))
+            methods = set((error.headers or {})["allow"].split(", "))
+            allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
             return ApiError(
                 ErrorCode.METHOD_NOT_ALLOWED, f"This path takes {allowed}.", reason="method_not_allowed",
                 headers={"allow": allowed},

@@ -13,6 +13,8 @@ refusals have the common envelope. Holds no request beyond its answer.
     public     any other                        network of the client
     refusals   writes that pay, beside theirs   account, by the hour; one that is not refused for money is given back
     none       /health, /ready, /metrics, files of the terminal
+
+HEAD is GET without the body, in all of this (docs/decisions/0081).
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started, method = time.perf_counter(), scope["method"]
+        if method == "HEAD":
+            scope, send = scope | {"method": "GET"}, _without_body(send)
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         given_id = headers.get(b"x-request-id", "")
         request_id = given_id if REQUEST_ID.fullmatch(given_id) else str(new_id())
@@ -131,10 +135,10 @@ class Gate:
             current_request.reset(token)
             template = str(scope.get("path_template") or "other")
             seconds = time.perf_counter() - started
-            self._observe(scope["method"], template, status, seconds)
+            self._observe(method, template, status, seconds)
             if _level.isEnabledFor(logging.DEBUG):  # else the line would be made whole before it is dropped
                 log.debug(
-                    "answered", method=scope["method"], route=template, status=status, request_id=request_id,
+                    "answered", method=method, route=template, status=status, request_id=request_id,
                     duration_ms=round(seconds * 1000, 3), account_id=caller.account_id if caller else None,
                 )  # fmt: skip
 
@@ -233,6 +237,17 @@ async def _send_failure(error: ApiError, request_id: str, send: Any) -> None:
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.code.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _without_body(send: Any) -> Any:
+    """Ends the answer behind its headers; a stream is told then that nobody reads on, and stops."""
+
+    async def send_head(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+    return send_head
 
 
 def _address(scope: Any) -> str | None:

@@ -74,6 +74,7 @@ tell of the moment before it; order entry (docs/clients.md) tells them in the co
 
 **Lists** come in pages: `limit` (20 unless told, at most 200) and the `next_cursor` of the answer as `cursor`.
 A parameter or a field that the route does not have is refused (400), so a misspelt one is never passed over.
+`HEAD` is answered as `GET`, without the body.
 
 **Limits**, unless the operator sets others: a minute 100 requests of an address without a token, 1,000 of an account,
 100 orders, and 10 of sign-ins and steps up (each is two); an hour 1,000 changes of the catalogue, and

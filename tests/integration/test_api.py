@@ -308,7 +308,7 @@ async def test_bodies_that_are_no_json_too_large_or_of_another_type_are_refused(
     await world.refused(400, "VALIDATION_ERROR", "invalid", *post, content=b"[]", headers=json_type)
     await world.refused(404, "NOT_FOUND", "no_route", "GET", "/v1/nothing")
     refusal = await world.refused(405, "METHOD_NOT_ALLOWED", "method_not_allowed", "DELETE", "/v1/markets")
-    assert refusal.headers["allow"] == "GET, OPTIONS" and "takes GET" in refusal.json()["error"]["message"]
+    assert refusal.headers["allow"] == "GET, HEAD, OPTIONS" and "takes GET" in refusal.json()["error"]["message"]
 
 
 async def fill(world, account):

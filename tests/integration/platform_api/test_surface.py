@@ -151,9 +151,41 @@ async def test_each_path_refuses_every_method_that_the_document_does_not_have(wo
         for method in sorted(methods - known):
             at = re.sub(r"\{\w+\}", "7", path)
             answer = await world.refused(405, "METHOD_NOT_ALLOWED", "method_not_allowed", method, at)
-            assert set(answer.headers["allow"].split(", ")) == known | {"OPTIONS"}, (method, path)
+            heads = {"HEAD"} if "GET" in known else set()
+            assert set(answer.headers["allow"].split(", ")) == known | heads | {"OPTIONS"}, (method, path)
             refused += 1
     assert refused > 400
+
+
+@pytest.mark.parametrize("world", [{"public_per_minute": 0, "auth_per_minute": 0}], indirect=True)
+async def test_head_is_answered_as_get_without_the_body(world, document):
+    """Of each path: for nobody, and for somebody."""
+    _, bearer = await world.sign_in()
+    asked = answered = 0
+    for path, item in document["paths"].items():
+        at = re.sub(r"\{\w+\}", str(uuid4()), path)
+        for headers in ({}, bearer):
+            head = await world.client.head(at, headers=headers)
+            assert head.content == b"", path
+            if "get" not in item:
+                assert head.status_code == 405 and "HEAD" not in head.headers["allow"], path
+                continue
+            get, asked = await world.client.get(at, headers=headers), asked + 1
+            told = ["content-type", "etag", "allow", "www-authenticate", "cache-control"]
+            assert head.status_code == get.status_code, path
+            assert [head.headers.get(name) for name in told] == [get.headers.get(name) for name in told], path
+            answered += get.status_code == 200 and head.headers["content-length"] == get.headers["content-length"]
+    assert asked > 200 and answered > 20
+
+
+@pytest.mark.parametrize("world", [{"public_per_minute": 3}], indirect=True)
+async def test_head_costs_what_get_costs_and_is_counted_by_its_own_name(world):
+    for method in ("HEAD", "GET", "HEAD"):
+        assert (await world.client.request(method, "/v1/genres")).status_code == 200
+    answer = await world.client.head("/v1/genres")
+    assert answer.status_code == 429 and answer.content == b"" and answer.headers["retry-after"]
+    counted = (await world.client.get("/metrics")).text
+    assert re.search(r'^\w+\{method="HEAD",.*route="/v1/genres",status="200".*\} 2\.0$', counted, re.MULTILINE)
 
 
 def test_advice_about_refusals_names_routes_that_there_are(document):
