@@ -25,7 +25,7 @@ __all__ = ["report_csv", "report_pdf", "statement_csv", "statement_pdf"]
 
 _COLUMNS = (
     "happened_at", "kind", "asset", "amount", "work_id", "revenue_kind", "ref", "sequence", "batch", "digests",
-    "work_title", "gross", "platform_fee", "distribution_id", "purchase_id", "license_id",
+    "work_title", "gross", "platform_fee", "distribution_id", "purchase_id", "license_id", "matures_at",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _HEADINGS = ("Time (UTC)", "What", "Work", "Gross", "Platform fee", "Amount", "Sequence", "Batch")

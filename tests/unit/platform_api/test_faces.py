@@ -81,7 +81,7 @@ def test_lines_of_a_report_name_works_gross_and_fee():
         assert all(word in found for word in words(title)), title
     assert found.count("W-1") == found.count("12.5") == found.count("8.5USDC") == len(titled)
     assert report_csv(report).decode().splitlines()[1].endswith(
-        "d1 d2,Фёдор Михайлович Достоевский,12.5,1.25,,,"
+        "d1 d2,Фёдор Михайлович Достоевский,12.5,1.25,,,,"
     )
 
 
