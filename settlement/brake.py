@@ -94,12 +94,12 @@ class Brake:
 
     async def step(self, settled: int | None, now_ns: int) -> None:
         """Read what is new, close or open what is due. Raises Unavailable, Refused: the rest is done next time."""
+        if settled is None:
+            return  # nor is anything read: of a year of cuts none is kept that is known to be settled
+        self._settled = max(self._settled, settled)  # while settlement reads its store again it tells less
         while len(slots := self._source.read()):
             self._read(slots)
             await asyncio.sleep(0)  # at a start this is the whole event log, and others live on this loop
-        if settled is None:
-            return
-        self._settled = max(self._settled, settled)  # while settlement reads its store again it tells less
         while self._cuts and self._cuts[0][0] <= self._settled:
             self._cuts.popleft()
         unsettled_s = self.unsettled_s = max(0.0, (now_ns - self._cuts[0][1]) / 1e9) if self._cuts else 0.0

@@ -7,7 +7,8 @@ vaults did by themselves, and has the clerk book deposits and forced exits in th
 
 Restart: of old batches `on_batch` hears what the outside lacks (`Known`); the ledger is rebuilt from the first event;
 cuts that are stored already are taken from the store, not sealed again; the batch in flight goes on from its exact
-step: bytes that may have been sent are asked for by digest first.
+step: bytes that may have been sent are asked for by digest first. Final batches are kept as places in the store and
+read again at their cuts (docs/decisions/0079-what-a-start-reads.md).
 
 Only a checkpoint makes anything final: effects that one node shows without one advance nothing, and a node that shows
 less than before is stale, which is waited for.
@@ -47,7 +48,6 @@ from settlement.batch import (
     Listed,
     Resumed,
     Sealed,
-    Sent,
     State,
     Stopped,
     StoredEvent,
@@ -59,6 +59,7 @@ from settlement.commands import CommandPort, submit_booking
 from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
 from settlement.netting import Batch, Netting
+from settlement.past import Past, Stored
 from settlement.proof_desk import ProofSettings
 from settlement.refs import DOCUMENTED
 from settlement.store import BatchStore
@@ -209,7 +210,9 @@ class Settler:
         self._clerk = Clerk(self._watcher, self._commands) if self._commands else None
         self._arrivals = self._clerk.arrivals if self._clerk else Arrivals(self._watcher)
         self._lives: dict[int, Life] = {}
-        """Batches that are not final, by number; at start also the final ones, until their cut is passed."""
+        """By number, the batches that are not final, or became so since the start and before their cut was passed."""
+        self._past = Past(self._store)
+        """Those that were final at the start."""
         self._queue: deque[int] = deque()
         self._listings: dict[str, VaultListing] = {}
         self._shown: dict[str, VaultListing] = {}
@@ -337,43 +340,34 @@ class Settler:
 
     async def _load(self, stop: asyncio.Event) -> None:
         """Returns with half of it when `stop` is set."""
-        halted = ""
-        for event in self._store.events():
-            if await self._is_told_to_stop(stop):
-                return
-            match event:
-                case Sealed():
-                    self._lives[event.batch.number] = life = Life(event.batch)
-                    life.take(event)
-                case Listed():
-                    self._listings[event.listing.asset] = event.listing
-                case Stopped():
-                    halted = event.reason
-                case Resumed():
-                    halted = ""
-                    if event.number:
-                        self._lives[event.number].take(event)
-                case Sent():  # behind the backup's word, and so are the listings before it
-                    self._shown = dict(self._listings)
-                    self._lives[event.number].take(event)
-                case _:
-                    self._lives[event.number].take(event)
-        last = max(self._lives, default=0)
-        told = self._told
+        told, stored = self._told, Stored(self._store)
+        self._lives, self._past, self._listings = stored.lives, stored.past, stored.listings
         known = await self._known() if self._known and not told else Known()
-        for number in sorted(self._lives):
+
+        def is_known(life: Life) -> bool:
+            return life.state is State.FINAL and (life.batch.number <= told if told else known.has(life))
+
+        latest: deque[Life] = deque()
+        """Final batches, until as many are behind them as are told in any case."""
+        for place, event in self._store.events():
             if await self._is_told_to_stop(stop):
                 return
-            life = self._lives[number]
-            if life.state is State.FINAL:
-                self._final = number
+            if (life := stored.take(place, event)) is not None:
+                self._final = life.batch.number
                 self._count_skipped(life)
-            else:
-                self._queue.append(number)
-            if life.state is State.HALTED:
-                halted = life.error
-            is_known = life.state is State.FINAL and (number <= told if told else known.has(life))
-            if number > last - _NAMED or not is_known:
+                latest.append(life)
+            if len(latest) > _NAMED and not is_known(old := latest.popleft()):
+                if await self._is_told_to_stop(stop):
+                    return
+                await self._publish(old)
+        self._shown, halted = stored.shown, stored.halted
+        self._queue.extend(sorted(self._lives))
+        last = self._queue[-1] if self._queue else self._final
+        for life in (*latest, *(self._lives[number] for number in self._queue)):
+            if await self._is_told_to_stop(stop):
+                return
+            halted = life.error if life.state is State.HALTED else halted
+            if life.batch.number > last - _NAMED or not is_known(life):
                 await self._publish(life)
         self._halted, self._is_loaded = halted, True
 
@@ -453,7 +447,7 @@ class Settler:
             await asyncio.sleep(0)
 
     async def _at_cut(self, cut: Cut) -> None:
-        known = self._lives.get(cut.batch)
+        known = self._lives.get(cut.batch) or self._past.life(cut.batch)
         if known is not None:
             batch = known.batch
             if (batch.last_sequence, batch.state_hash, batch.trades_digest) != (
@@ -466,7 +460,7 @@ class Settler:
             if known.state is State.FINAL:
                 self.netting.skip(_skipped(known))
                 if cut.batch not in self._queue:  # else the submitter has still to finish it
-                    del self._lives[cut.batch]
+                    self._lives.pop(cut.batch, None)
         else:
             last = max(self._final, self._queue[-1] if self._queue else 0)
             if cut.batch != last + 1:

@@ -40,6 +40,9 @@ class Froze(msgspec.Struct, frozen=True, tag=True):
     on: bool
 
 
+_RECORDS: msgspec.msgpack.Decoder[Seen | Froze] = msgspec.msgpack.Decoder(Seen | Froze)
+
+
 class Watcher:
     """One chain, all its vaults."""
 
@@ -60,7 +63,7 @@ class Watcher:
         self.frozen: set[str] = set()
         """Accounts frozen for an exit, by name."""
         for _, payload in self._log.records():
-            self._take(msgspec.msgpack.decode(payload, type=Seen | Froze))
+            self._take(_RECORDS.decode(payload))
 
     async def begin(self, chain: ChainPort, *, from_the_start: bool) -> None:
         """Fix where reading starts, once: before any vault of ours is there. Raises Unavailable."""

@@ -73,7 +73,7 @@ class Machine:
         """If this machine were lost now: the last record that is left, and the steps of settlement."""
         found = restore(Objects(self.url), directory)
         store = FileBatchStore(directory / "settlement" / "batches.log")
-        events = list(store.events())
+        events = [event for _, event in store.events()]
         store.close()
         return found.sequence, events
 

@@ -66,7 +66,7 @@ def _trade_and_cut(log: EventLog, buyer: int, seller: int, batches: int) -> None
 def _signed(bench: Bench) -> Counter[int]:
     """Transactions ever signed, by batch. Only after the settler has ended."""
     store = FileBatchStore(bench.directory / "batches.log")
-    counted = Counter(event.number for event in store.events() if isinstance(event, SignedPart))
+    counted = Counter(event.number for _, event in store.events() if isinstance(event, SignedPart))
     store.close()
     return counted
 

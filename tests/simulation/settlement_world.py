@@ -39,8 +39,9 @@ import msgspec
 
 from byline.backup_gate import SETTLEMENT_LOG
 from engine.messages.errors import JournalFailed, Unavailable
-from settlement.batch import StoredEvent
+from settlement.batch import Sealed, StoredEvent
 from settlement.chain.port import Signed
+from settlement.netting import Batch
 from settlement.rows import CUSTODY_ROW, TREASURY_ROW, chain_row
 from settlement.settler import BatchRecord, SettlementSettings, Settler
 from settlement.watcher import Watcher
@@ -86,8 +87,13 @@ class SimulatedStore:
             self.on_death()
             raise JournalFailed("the machine is dead (simulated)")
 
-    def events(self) -> Iterator[StoredEvent]:
-        yield from list(self.kept)
+    def events(self) -> Iterator[tuple[int, StoredEvent]]:
+        yield from enumerate(list(self.kept))
+
+    def sealed(self, place: int) -> Batch:
+        event = self.kept[place]
+        assert isinstance(event, Sealed)
+        return event.batch
 
     def close(self) -> None: ...
 

@@ -259,3 +259,35 @@ def test_a_bit_that_turned_in_the_last_record_is_refused(tmp_path: Path, before_
             with pytest.raises(JournalCorrupt, match=f"at offset {last} of a record that was written whole"):
                 reader()
         assert path.read_bytes() == broken
+
+
+@pytest.mark.parametrize("block_bytes", [20, 64, 150, 1 << 20])
+def test_what_is_read_by_blocks_is_what_is_read_frame_by_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    """Whole or damaged anywhere, and with records that are longer than a block."""
+    path, chance = tmp_path / "log", random.Random(block_bytes)
+    log = AppendLog(path)
+    sizes = [1, 4, 12, 13, 200, 3, 90, 41, 42, 43, 7]
+    kept = [(log.append(payload), payload) for payload in map(chance.randbytes, sizes)]
+    monkeypatch.setattr(appendlog, "_BLOCK_BYTES", block_bytes)
+    assert list(log.records()) == kept
+    for start, _ in kept:
+        assert list(AppendLog.peek(path, start=start)) == [payload for offset, payload in kept if offset >= start]
+    log.close()
+    whole = path.read_bytes()
+
+    def told(block: int) -> list[Any]:
+        monkeypatch.setattr(appendlog, "_BLOCK_BYTES", block)
+        found: list[Any] = []
+        try:
+            found.extend(AppendLog.peek(path))
+        except JournalCorrupt as error:
+            found.append(str(error))
+        return found
+
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert told(block_bytes) == told(1)
+        path.write_bytes(whole[:place])
+        assert told(block_bytes) == told(1)

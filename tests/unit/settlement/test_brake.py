@@ -124,6 +124,7 @@ async def test_what_is_not_sealed_counts_and_nothing_is_done_before_settlement_h
     assert world.brake.closed == {"INK-USDC", "MAYA-USDC"} and world.brake.status()["unsettled_cuts"] == 2
     world.restart()
     await world.brake.step(None, now + 10**12)
+    assert world.brake.status()["unsettled_cuts"] == 0, "it does not keep years of cuts until it hears that they are"
     await world.brake.step(3, now + 10**12)
     assert world.brake.closed == set() and world.phases() == ["continuous", "continuous", "halt"]
     assert world.brake.status()["unsettled_s"] == 0

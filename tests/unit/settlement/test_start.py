@@ -140,7 +140,7 @@ async def test_what_the_outside_has_is_not_told_again(world: World, known: Known
     settler = world.settler(known)
     await settler._load(world.stop)
     assert [record.number for record in world.records] == [*told, *range(11, 11 + _NAMED)]
-    assert settler.settled_batch == 10 + _NAMED and len(settler._lives) == 10 + _NAMED
+    assert settler.settled_batch == 10 + _NAMED and not settler._lives
 
 
 async def test_an_old_batch_that_is_not_final_is_told_whatever_is_known(world: World) -> None:
@@ -157,6 +157,6 @@ async def test_others_live_while_the_brake_reads_the_event_log(tmp_path: Path) -
     brake = Brake(core, core, tmp_path / "brake.log", 100.0)
     seen: list[int] = []
     asyncio.get_running_loop().call_soon(seen.append, 1)
-    await brake.step(None, 0)
+    await brake.step(0, 0)
     assert seen == [1]
     brake.close()
