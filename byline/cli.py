@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 from uuid import UUID
@@ -38,6 +39,8 @@ jobs_app = typer.Typer(help="Work outside of requests that the platform gave up.
 app.add_typer(jobs_app, name="jobs")
 events_app = typer.Typer(help="Events that the platform gave up to hand over.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
+money_app = typer.Typer(help="Commands of money that wait for a person.", no_args_is_help=True)
+app.add_typer(money_app, name="money")
 settle_app = typer.Typer(
     help="""Settlement on Sui: publish the contracts, open vaults, rotate the operator, pause, look, end a halt.
 
@@ -49,6 +52,13 @@ key's address with SUI, `publish`, start the exchange, which opens the vaults, `
     no_args_is_help=True,
 )
 app.add_typer(settle_app, name="settle")
+
+
+class Decided(StrEnum):
+    """What became of a stuck command of money."""
+
+    posted = "posted"
+    refused = "refused"
 
 
 class _VerifyGroup(TyperGroup):
@@ -532,6 +542,33 @@ def events_requeue(
     from byline.event_tools import hand_over
 
     console.print(hand_over(_settings(data), ids or []))
+
+
+@money_app.command("list")
+def money_list(data: DataOption = None) -> None:
+    """Commands of money that are stuck, the oldest hundred: what each wants, and what the core shows under its ref.
+
+    Example: `byline money list`
+    """
+    from byline.money_tools import stuck
+
+    console.print(stuck(_settings(data)) or "no command of money is stuck")
+
+
+@money_app.command("resolve")
+def money_resolve(
+    ref: Annotated[str, typer.Argument(help="Of `byline money list`.")],
+    decision: Annotated[Decided, typer.Option("--as", help="What became of it, by what the core shows.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")],
+    data: DataOption = None,
+) -> None:
+    """Decide what became of a stuck command of money. What the core shows otherwise is refused; no money moves by it.
+
+    Example: `byline money resolve buy:0197e7a25b7c7c3e9f0a3f3c2b1a0d4e --as posted --reason "restored from a copy"`
+    """
+    from byline.money_tools import resolve
+
+    console.print(resolve(_settings(data), ref, decision.value, reason))
 
 
 @journal_app.command("publish")

@@ -5,7 +5,7 @@
        │            └─────▶ voiding ──▶ voided      … or back
        ├──────▶ closing ──▶ refused                 the core refused it, and its ref is closed: it never runs
        │           └──────▶ posted                  … but another sender's copy had run before
-       └──────▶ stuck                               another command owns the ref: a person must look
+       └──────▶ stuck ──▶ posted | refused          another command owns the ref: a person decides (`resolve`)
 
 `order` writes the finished command in the transaction of the document that wants it; nothing is read again later. The
 same bytes are sent until there is an answer, by a job and by whoever calls `drive`; two senders do no harm, for a ref
@@ -13,8 +13,9 @@ runs once. Where a request sends the command itself the job waits a moment, and 
 although (a job is given up after its tries) is found by `sweep`. A refusal is final only after the ref is closed in the
 core, since a late copy could still run; and the command is `closing` before that, since another sender's copy may be
 held meanwhile: either that is noted first, or nobody notes it and all drivers give it back. What the document does with
-the answer runs in the transaction that notes it, once. So a crash anywhere leaves the money in one named account, and
-the next sending goes on (the flows are in docs/decisions/0033).
+the answer runs in the transaction that notes it, once; of a stuck command it hears nothing, and waits, until a person
+has decided by what the core shows under the ref (`byline money`, docs/decisions/0080). So a crash anywhere leaves the
+money in one named account, and the next sending goes on (the flows are in docs/decisions/0033).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -37,8 +38,8 @@ from platform_api.ledger import queries
 from platform_api.ports import NotTaken, submit_taken
 
 __all__ = [
-    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "Ordered", "pay_account",
-    "touched", "work_account",
+    "FORCED", "KEPT", "KEPT_OUTSIDE", "NEVER", "OPEN", "MoneyAnswer", "MoneyCommands", "Ordered", "ResolveMoney",
+    "pay_account", "touched", "work_account",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)
@@ -80,7 +81,7 @@ def touched(body: str) -> set[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class MoneyAnswer:
-    """`state` is posted, pending, voided, refused or stuck; `sequence` the core's, where its answer told it."""
+    """`state` is posted, pending, voided or refused; `sequence` the core's, where its answer told it."""
 
     ref: str
     document_id: UUID
@@ -99,6 +100,14 @@ class SendMoney(msgspec.Struct, frozen=True):
     ref: str
 
 
+class ResolveMoney(msgspec.Struct, frozen=True):
+    """A job: what a person has decided of a stuck command. `sequence`: where the core did what the command wanted."""
+
+    ref: str
+    state: Literal["posted", "refused"]
+    sequence: int | None
+
+
 class MoneyCommands:
     """One for each application."""
 
@@ -107,6 +116,7 @@ class MoneyCommands:
         self._handlers: dict[str, OnAnswer] = {}
         self._opened: set[str] = set()
         self._jobs.handle("payments", "send_money", SendMoney, self._send_later)
+        self._jobs.handle("payments", "resolve_money", ResolveMoney, self._resolve)
 
     def handle(self, kind: str, on_answer: OnAnswer) -> None:
         """What the document of commands of this kind does with answers. It may `order` further ones."""
@@ -196,7 +206,8 @@ class MoneyCommands:
                 return True
             if row["state"] in ("ordered", "closing"):
                 await self._jobs.withdraw(db, "payments", "send_money", row["ref"])
-            await self._handlers[row["kind"]](db, answer)
+            if answer.state != "stuck":  # nobody knows what it took
+                await self._handlers[row["kind"]](db, answer)
             return True
 
     async def settle(self, ref: str, ordered: Ordered | None = None) -> str:
@@ -244,6 +255,12 @@ class MoneyCommands:
 
     async def _send_later(self, job: SendMoney) -> None:
         await self.drive(job.ref)
+
+    async def _resolve(self, job: ResolveMoney) -> None:
+        """As an answer of the core is noted; once, also of two decisions."""
+        row = await self._row(job.ref)
+        if row["state"] == "stuck":
+            await self._note(row, MoneyAnswer(job.ref, row["document_id"], job.state, row["reason"], job.sequence))
 
     async def _sent(self, row: Any) -> MoneyAnswer:
         if row["state"] == "posting":

@@ -159,8 +159,7 @@ class FeeRefunds:
         refund = await queries.refund(db, answer.document_id)
         row = await queries.license_row(db, refund["license_id"])
         await self._catalog.lock_known(db, row["work_id"])
-        if answer.state != "stuck":  # of a stuck one nobody knows what it took, until a person has looked
-            await self._royalties.entries.release(db, answer.ref)
+        await self._royalties.entries.release(db, answer.ref)
         if answer.state != "posted":
             log.error("licence_refund_not_posted", ref=answer.ref, state=answer.state, reason=answer.reason)
             await queries.turn_refund(db, refund["id"], "failed")

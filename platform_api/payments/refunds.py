@@ -179,8 +179,6 @@ class Refunds:
                 db, "payments", "refund_at_provider", RefundAtProvider(answer.document_id)
             )  # fmt: skip
             return
-        if answer.state == "stuck":  # nobody knows what it took: it stays open, and alone, until a person has looked
-            return
         await self._royalties.entries.release(db, answer.ref)
         if answer.state != "posted":
             await queries.turn_refund(db, answer.document_id, "failed", answer.reason)

@@ -96,8 +96,6 @@ class Transfers:
         return [_transfer(row, caller) for row in rows], pagination
 
     async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
-        if answer.state == "stuck":  # nobody knows what it took: neither done nor to be signed again
-            return
         status = "completed" if answer.state == "posted" else "failed"
         row = await queries.turn_transfer(db, answer.document_id, status, answer.reason)
         if status == "failed":

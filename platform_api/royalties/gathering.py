@@ -117,7 +117,7 @@ class Gathering:
 
     async def _give_back(self, db: Any, answer: MoneyAnswer, plan: _Plan, number: int) -> None:
         """`answer`: what the handler is told when all parts up to this one have returned."""
-        if number < 0 or answer.state == "stuck":  # of a stuck one nobody knows what it took
+        if number < 0:
             await self._money.pass_on(db, plan.kind, answer)
             return
         await queries.note_gathering(db, answer.ref, answer.state, answer.reason)

@@ -1,14 +1,20 @@
 """Money commands over the real core and a real PostgreSQL: what is closed, how long, and by whom."""
 
+import io
 import time
 from uuid import uuid4
 
 import msgspec
 import pytest
 import pytest_asyncio
+from rich.console import Console
 
+from byline import money_tools
 from engine.core import Core
 from engine.limits import CoreLimits
+from engine.messages.errors import SettingsInvalid
+from persistence.stores.postgres.projector import Projector
+from platform_api.ledger.commands import ResolveMoney
 from tests.support.api import opened
 from tests.support.real_core import RealCore
 from tests.support.sales import Shop, shop_over
@@ -54,6 +60,31 @@ class Orders:
 @pytest.fixture
 def orders(shop):
     return Orders(shop)
+
+
+@pytest_asyncio.fixture
+async def project(shop):
+    """Brings the projection of this core up to its last command."""
+    await shop.world.sql(
+        "TRUNCATE exchange.projection, exchange.asset, exchange.market, exchange.account, exchange.balance,"
+        " exchange.posting CASCADE"
+    )
+    projector = Projector(shop.core, shop.world.dsn, journal=uuid4().bytes)
+
+    async def step():
+        while await projector.step():
+            pass
+
+    await step()
+    yield step
+    await projector.close()
+
+
+async def listed(dsn):
+    """What `byline money list` prints."""
+    out = io.StringIO()
+    Console(file=out, width=400).print(await money_tools._stuck(dsn, 100))
+    return out.getvalue()
 
 
 async def buy_without_money(shop, bearer, offer):
@@ -192,7 +223,53 @@ async def test_hold_of_another_command_with_the_same_ref_is_left_alone(shop, ord
     leg = {"from": "user:rich", "asset": "USDC", "amount": "3", "to": "user:other"}
     shop.core.send(op="transfer", ref=ref, legs=[leg], pending=True)
     assert await shop.money.settle(ref) == "stuck"
-    assert orders.heard == ["stuck"] and shop.parts("user:rich") == (7_000_000, 3_000_000)
+    assert orders.heard == [] and shop.parts("user:rich") == (7_000_000, 3_000_000), "nobody knows what it took"
+
+
+async def test_stuck_money_is_decided_by_what_the_core_shows_and_once(shop, orders, project):
+    """Its own copy ran before: the same moves, until another time."""
+    ref, dsn = await orders.transfer("4.25"), shop.world.dsn
+    body = await orders.body(ref)
+    ran = shop.core.send(**body | {"not_after": body["not_after"] - 1})
+    with pytest.raises(SettingsInvalid, match="is ordered: only what is stuck"):
+        await money_tools._resolve(dsn, ref, "posted", "restored")
+    assert await shop.money.settle(ref) == "stuck"
+    with pytest.raises(SettingsInvalid, match="the core shows under its ref: nothing. It did not happen"):
+        await money_tools._resolve(dsn, ref, "posted", "not projected yet")
+    await project()
+    for decision, reason, problem in (("refused", "restored", "--as posted"), ("posted", " ", "reason: say why")):
+        with pytest.raises(SettingsInvalid, match=problem):
+            await money_tools._resolve(dsn, ref, decision, reason)
+    with pytest.raises(SettingsInvalid, match="no command of money has the ref"):
+        await money_tools._resolve(dsn, "test:none", "posted", "restored")
+    assert (await listed(dsn)).count("4.25 USDC: user:rich → user:other") == 2
+    audited = "SELECT old_values, new_values FROM kernel.audit_entry WHERE resource_id = $1"
+    assert await shop.world.sql(audited, ref) == [], "what is refused changes nothing"
+    assert f"{ref} is posted" in await money_tools._resolve(dsn, ref, "posted", "restored from a copy")
+    assert "decided: a job does it" in await listed(dsn)
+    with pytest.raises(SettingsInvalid, match="is decided already"):
+        await money_tools._resolve(dsn, ref, "posted", "again")
+    await shop.finish()
+    (row,) = await shop.world.sql("SELECT state, reason, sequence FROM money.command WHERE ref = $1", ref)
+    assert tuple(row) == ("posted", "bad_ref", ran["sequence"]) and orders.heard == ["posted"]
+    (entry,) = await shop.world.sql(audited, ref)
+    assert msgspec.json.decode(entry["new_values"])["reason"] == "restored from a copy"
+    assert ref not in await listed(dsn)
+    await shop.money._resolve(ResolveMoney(ref, "refused", None))
+    assert orders.heard == ["posted"], "of two decisions the first"
+
+
+async def test_hold_that_is_stuck_is_refused_or_waits(shop, orders, project):
+    ref, dsn = await orders.transfer(pending=True), shop.world.dsn
+    leg = {"from": "user:rich", "asset": "USDC", "amount": "3", "to": "user:other"}
+    shop.core.send(op="transfer", ref=ref, legs=[leg])
+    assert await shop.money.settle(ref) == "stuck"
+    await project()
+    with pytest.raises(SettingsInvalid, match="it is a hold"):
+        await money_tools._resolve(dsn, ref, "posted", "no")
+    await money_tools._resolve(dsn, ref, "refused", "another's")
+    await shop.finish()
+    assert orders.heard == ["refused"] and shop.parts("user:rich") == (7_000_000, 0)
 
 
 async def test_refund_that_one_sender_was_refused_and_another_was_not_is_paid_once(shop):

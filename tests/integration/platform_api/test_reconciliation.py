@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
+from byline import money_tools
 from engine.messages.errors import Unavailable
 from persistence.stores.postgres.projector import Projector
 from platform_api.ledger.commands import pay_account, work_account
@@ -282,6 +283,33 @@ async def test_ref_that_somebody_else_has_used_is_told(books):
     seller, _, work = await books.sale()
     wrong = [(pay_account(UUID(seller)), 300_000, 0), (work_account(UUID(work["id"])), 10 * USDC, 0)]
     assert await books.look() == wrong
+
+
+async def test_sale_whose_commands_had_run_before_a_restore_is_finished_by_decisions(books):
+    """Each is stuck, for its copy of before has another end of its time; what the core shows is just what it wanted."""
+    _, bearer, _, _, offer = await books.shop.seller("10")
+    _, buyer = await books.shop.buyer("10")
+    real = books.core.submit
+
+    async def submit(command):
+        if command["op"] == "transfer":
+            books.core.send(**command | {"not_after": command["not_after"] - 1})
+        return await real(command)
+
+    books.core.submit = submit
+    purchase = await books.shop.buy(buyer, offer, "balance")
+    decided = []
+    for _ in range(5):
+        await books.shop.finish()
+        await books.project()
+        stuck = await books.world.sql("SELECT ref, kind FROM money.command WHERE state = 'stuck'")
+        for row in stuck:
+            decided.append(row["kind"])
+            await money_tools._resolve(books.world.dsn, row["ref"], "posted", "restored from a copy")
+    assert decided == ["purchase", "distribution"] and purchase["status"] == "pending"
+    assert (await books.shop.get(f"/v1/purchases/{purchase['id']}", buyer))["status"] == "completed"
+    (balance,) = await books.shop.get("/v1/royalties/balance", bearer)
+    assert balance["payable"] == "9" and await books.look() == []
 
 
 async def test_projection_that_is_far_behind_is_not_compared(books, monkeypatch):

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from byline import money_tools
 from byline.people import ban_account
 from byline.settings import load_settings
 from engine.messages.errors import Refused, SettingsInvalid
@@ -314,11 +315,16 @@ async def test_a_payment_whose_ref_is_anothers_waits_for_a_person(api_dsn):
             legs = [{"from": f"user:{other}", "asset": "USDC", "amount": "0.1", "to": f"user:{seller}"}]
             shop.core.send(op="transfer", ref=row["ref"], legs=legs)
             await shop.finish()
-            (row,) = await world.sql("SELECT state FROM money.command WHERE ref = $1", row["ref"])
-            assert row["state"] == "stuck"
+            (told,) = await world.sql("SELECT state FROM money.command WHERE ref = $1", row["ref"])
+            assert told["state"] == "stuck"
             shown = {one["id"]: one["status"] for one in await shop.get(path, bearer)}
             assert shown[made["id"]] == "pending", path
             assert not (await world.sql(good, buyer))[0]["good"], path
+            await money_tools._resolve(world.dsn, row["ref"], "refused", "the ref was another's")
+            await shop.finish()
+            shown = {one["id"]: one["status"] for one in await shop.get(path, bearer)}
+            assert shown[made["id"]] == "failed" and shop.units(f"user:{buyer}") == 100_000_000, path
+            assert (await world.sql(good, buyer))[0]["good"], path
 
 
 async def test_payments_of_one_account_at_the_same_instant_share_the_day(api_dsn):

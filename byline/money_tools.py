@@ -1,0 +1,178 @@
+"""`byline money`: commands of money that are stuck, and what a person decides of them by what the core shows.
+
+A command is stuck if the core keeps its ref for another one: mostly its own from before people's data was restored from
+a copy, which is the same but for the time until which it holds. Works on the database itself, as `byline people` does.
+What is decided is checked before anything is written, has its audit entry, and is done by a job of the platform's, as
+an answer of the core would be (docs/decisions/0080).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+
+from byline.people import connected, dsn_of
+from byline.settings import Settings
+from engine.messages.errors import SettingsInvalid
+from platform_api.kernel.audit import Audit
+from platform_api.kernel.jobs import Jobs
+from platform_api.ledger.commands import ResolveMoney
+from platform_api.money import decimal_text, units_of
+from platform_api.royalties.split import largest_remainder
+
+__all__ = ["Decision", "resolve", "stuck"]
+
+Decision = Literal["posted", "refused"]
+
+_STUCK = """
+    SELECT ref, kind, document_id, body, reason, updated_at,
+           EXISTS (SELECT FROM jobs.pgqueuer j WHERE j.entrypoint = 'payments'
+                   AND convert_from(j.payload, 'UTF8')::jsonb ->> 'kind' = 'resolve_money'
+                   AND convert_from(j.payload, 'UTF8')::jsonb -> 'body' ->> 'ref' = c.ref) AS decided
+    FROM money.command c WHERE state = 'stuck' ORDER BY created_at LIMIT $1
+"""
+_SHOWN = """
+    SELECT p.sequence, s.name AS asset, s.scale, p.amount, f.name AS source, t.name AS target
+    FROM exchange.posting p JOIN exchange.asset s ON s.id = p.asset_id
+    JOIN exchange.account f ON f.id = p.source_id JOIN exchange.account t ON t.id = p.target_id
+    WHERE p.ref = $1 ORDER BY p.sequence, p.event_index, p.number
+"""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Move:
+    source: str
+    target: str
+    asset: str
+    amount: str
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.asset}: {self.source} → {self.target}"
+
+
+def stuck(settings: Settings, limit: int = 100) -> Table | None:
+    """The oldest of them: ref, kind, document, since when, what it wants to move, and what was moved under its ref as
+    far as the core's events are projected. None: there are none.
+
+    Raises Unavailable.
+    """
+    return asyncio.run(_stuck(dsn_of(settings), limit))
+
+
+def resolve(settings: Settings, ref: str, decision: Decision, reason: str) -> str:
+    """Decide what became of a stuck command. Returns what was done, in words.
+
+    Raises SettingsInvalid (there is no such stuck command, it is decided, or the core shows otherwise), Unavailable.
+    """
+    return asyncio.run(_resolve(dsn_of(settings), ref, decision, reason))
+
+
+async def _stuck(dsn: str, limit: int) -> Table | None:
+    async with connected(dsn) as connection:
+        rows = await connection.fetch(_STUCK, limit)
+        scales = await _scales(connection)
+        shown = {row["ref"]: await _shown(connection, row["ref"]) for row in rows}
+        reached = await connection.fetchrow("SELECT sequence, updated_at FROM exchange.projection LIMIT 1")
+    if not rows:
+        return None
+    table = Table(
+        "ref", "kind", "document", "since", "wants", "the core shows", title="stuck commands of money",
+        caption=f"as of the core's command {reached['sequence']}" if reached else "no event of the core is projected",
+    )  # fmt: skip
+    for row in rows:
+        sequence, moved = shown[row["ref"]]
+        table.add_row(
+            row["ref"], row["kind"], str(row["document_id"]), f"{row['updated_at']:%Y-%m-%d %H:%M:%S} UTC",
+            _lines(_wanted(row["body"], scales)),
+            "decided: a job does it" if row["decided"] else _lines(moved, f" (command {sequence})"),
+        )  # fmt: skip
+    return table
+
+
+async def _resolve(dsn: str, ref: str, decision: Decision, reason: str) -> str:
+    if not reason.strip():
+        raise SettingsInvalid("reason: say why, for the audit trail")
+    async with connected(dsn) as connection, connection.transaction():
+        row = await connection.fetchrow(
+            "SELECT ref, state, body, reason, document_id FROM money.command WHERE ref = $1 FOR UPDATE", ref
+        )
+        if row is None:
+            raise SettingsInvalid(f"no command of money has the ref {ref}: `byline money list` shows what is stuck")
+        if row["state"] != "stuck":
+            raise SettingsInvalid(f"{ref} is {row['state']}: only what is stuck is decided")
+        sequence, moved = await _shown(connection, ref)
+        _check(row["body"], decision, _wanted(row["body"], await _scales(connection)), moved)
+        # Nothing is refused for what the core shows from here on.
+        done = sequence if decision == "posted" else None
+        jobs = Jobs()
+        jobs.handle("payments", "resolve_money", ResolveMoney, _not_here)
+        if not await jobs.enqueue(
+            connection, "payments", "resolve_money", ResolveMoney(ref, decision, done), dedupe_key=ref
+        ):
+            raise SettingsInvalid(f"{ref} is decided already: a job does it")
+        await Audit().record(
+            connection, "money.resolved", ("money_command", ref), actor=None,
+            old={"state": "stuck", "reason": row["reason"], "moved": [str(move) for move in moved]},
+            new={"state": decision, "sequence": done, "reason": reason},
+        )  # fmt: skip
+    return f"{ref} is {decision}: a job of the platform tells its document {row['document_id']}"
+
+
+def _check(body: str, decision: Decision, wanted: Sequence[_Move], moved: Sequence[_Move]) -> None:
+    """Raises SettingsInvalid for what the core shows otherwise."""
+    same = sorted(wanted) == sorted(moved)
+    if decision == "refused" and same:
+        raise SettingsInvalid("the core shows that just this was moved under the ref: --as posted")
+    if decision == "posted" and msgspec.json.decode(body).get("pending"):
+        raise SettingsInvalid("it is a hold, which waits for a second answer: it can be --as refused alone")
+    if decision == "posted" and not same:
+        raise SettingsInvalid(
+            f"the command wants to move {_lines(wanted, separator=', ')}; the core shows under its ref:"
+            f" {_lines(moved, separator=', ')}. It did not happen: --as refused"
+        )
+
+
+async def _shown(connection: Any, ref: str) -> tuple[int | None, list[_Move]]:
+    rows = await connection.fetch(_SHOWN, ref)
+    moved = [
+        _Move(row["source"], row["target"], row["asset"], decimal_text(row["amount"], row["scale"])) for row in rows
+    ]
+    return (rows[0]["sequence"] if rows else None), moved
+
+
+async def _scales(connection: Any) -> dict[str, int]:
+    return {row["name"]: row["scale"] for row in await connection.fetch("SELECT name, scale FROM exchange.asset")}
+
+
+def _wanted(body: str, scales: dict[str, int]) -> list[_Move]:
+    """What the core would post of this command."""
+    command = msgspec.json.decode(body)
+    if command["op"] == "deposit":
+        place = command.get("place", "system:external")
+        legs = [{"from": place, "to": command["account"], "asset": command["asset"], "amount": command["amount"]}]
+    else:
+        legs = command["legs"]
+    moves = []
+    for leg in legs:
+        scale = scales[leg["asset"]]
+        units = units_of(leg["amount"], scale)
+        shares = leg.get("shares") or [{"to": leg["to"], "weight": 1}]
+        parts = largest_remainder(units, [share["weight"] for share in shares])
+        moves += [
+            _Move(leg["from"], share["to"], leg["asset"], decimal_text(part, scale))
+            for share, part in zip(shares, parts, strict=True) if part
+        ]  # fmt: skip
+    return moves
+
+
+def _lines(moves: Sequence[_Move], more: str = "", separator: str = "\n") -> str:
+    return separator.join(map(str, moves)) + more if moves else "nothing"
+
+
+async def _not_here(job: ResolveMoney) -> None:
+    raise AssertionError(f"{job.ref}: the platform's own process does it")
