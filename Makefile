@@ -61,7 +61,8 @@ mutants: build
 
 fuzz: build
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3,<4'
-	@$(BIN)/python -m tests.fuzz --runs $(RUNS)
+	@$(BIN)/python -m pytest tests/fuzz/test_guide.py
+	@$(BIN)/python -m tests.fuzz --runs $(RUNS) $(ARGS)
 
 full: build
 	@TEST_STORM=5000 TEST_READERS=1000 TEST_OUTAGE_BATCHES=360 TEST_DATABASE_OUTAGE_S=600 $(BIN)/python -m pytest \

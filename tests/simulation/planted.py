@@ -8,21 +8,15 @@ and which plans to run as JSON from its input, and tells the violations of all w
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import json
-import os
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy
+from tests.support.extensions import Finder, build_extension
 
 if TYPE_CHECKING:
     from tests.simulation.world import Plan
@@ -30,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Bug", "build", "violations_of"]
 
 ROOT = Path(__file__).parents[2]
-DIRECTIVES = "wraparound=False,cdivision=True,boundscheck=False,initializedcheck=False"
-"""As in setup.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +45,6 @@ class Bug:
         return text
 
 
-def _compiler() -> list[str]:
-    """The command that turns one .c into one extension."""
-    given = sysconfig.get_config_var("CC") or "cc"
-    flags = "-O0 -w -fPIC -shared -pthread -DNPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION"
-    from_cpu = ["-march=x86-64-v3"] if "avx2" in Path("/proc/cpuinfo").read_text() else []
-    return [*os.environ.get("CC", given).split(), *flags.split(), *from_cpu]
-
-
 def build(bug: Bug, folder: Path) -> dict[str, str]:
     """Module → file with the bug in it, to be imported in place of the tree's."""
     changed = folder / bug.source
@@ -69,28 +53,11 @@ def build(bug: Bug, folder: Path) -> dict[str, str]:
     if changed.suffix == ".py":
         return {_module(bug.source): str(changed)}
     sources = [str(Path(*name.split(".")).with_suffix(".pyx")) for name in bug.modules] or [bug.source]
-    return {_module(source): _extension(source, folder) for source in sources}
+    return {_module(source): str(build_extension(source, folder)) for source in sources}
 
 
 def _module(source: str) -> str:
     return source.rpartition(".")[0].replace("/", ".")
-
-
-def _extension(source: str, folder: Path) -> str:
-    """Builds one module, with what stands in `folder` in front of the tree."""
-    c_file, library = (folder / source).with_suffix(".c"), (folder / source).with_suffix(".so")
-    c_file.parent.mkdir(parents=True, exist_ok=True)
-    changed = folder / source
-    whole = changed if changed.exists() else ROOT / source
-    subprocess.run(
-        [sys.executable, "-m", "cython", "-3", "-X", DIRECTIVES, "-I", str(ROOT), "--module-name", _module(source),
-         "-o", str(c_file), str(whole)],
-        check=True, capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    includes = [folder, ROOT, (ROOT / source).parent, sysconfig.get_path("include"), numpy.get_include()]
-    command = [*_compiler(), *(f"-I{path}" for path in includes), str(c_file), "-o", str(library)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return str(library)
 
 
 def violations_of(planted: dict[str, str], plans: Sequence[Plan]) -> list[str]:
@@ -104,22 +71,10 @@ def violations_of(planted: dict[str, str], plans: Sequence[Plan]) -> list[str]:
     return found + ([f"DIED: {done.returncode}: {done.stderr[-500:]}"] if done.returncode else [])
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, planted: dict[str, str]) -> None:
-        self._planted = planted
-
-    def find_spec(
-        self, name: str, path: object = None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name not in self._planted:
-            return None
-        return importlib.util.spec_from_file_location(name, self._planted[name])
-
-
 def main() -> int:
     """The process of the worlds: nothing of the exchange is imported before the finder stands in front."""
     told = json.loads(sys.stdin.read())
-    sys.meta_path.insert(0, _Finder(told["planted"]))
+    sys.meta_path.insert(0, Finder(told["planted"]))
     from tests.simulation.world import Fault, Plan, run_seed
 
     for given in told["plans"]:
