@@ -31,7 +31,7 @@ feed_app = typer.Typer(help="Replay a recorded market through the order entry.",
 journal_app = typer.Typer(help="Look after the journal.", no_args_is_help=True)
 app.add_typer(feed_app, name="feed")
 app.add_typer(journal_app, name="journal")
-key_app = typer.Typer(help="API keys of order entry, by the operator.", no_args_is_help=True)
+key_app = typer.Typer(help="Keys: which there are, and API keys of order entry, by the operator.", no_args_is_help=True)
 app.add_typer(key_app, name="key")
 people_app = typer.Typer(help="Roles of accounts, keys of sealed columns, the audit trail.", no_args_is_help=True)
 app.add_typer(people_app, name="people")
@@ -254,13 +254,9 @@ def _node(given: str | None, data: Path | None) -> str:
 
 
 def _address_of(name: str, data: Path | None, instead: str) -> str:
-    from byline.status_file import read_all_statuses
-    from engine.messages.errors import Unavailable
+    from byline.running import running_process
 
-    directory = _settings(data).data_directory
-    status = read_all_statuses(directory).get(name)
-    if not status or not status["alive"] or "port" not in status:
-        raise Unavailable(f"no exchange runs on {directory}: start it, or give {instead}")
+    status = running_process(_settings(data).data_directory, name, instead=f"or give {instead}")
     return f"http://{status['host']}:{status['port']}"
 
 
@@ -296,6 +292,18 @@ def key_register(
     console.print_json(json.dumps(answer))
     if path is not None:
         console.print(f"private key  [bold]{path}[/]", soft_wrap=True)
+
+
+@key_app.command("list")
+def key_list(data: DataOption = None) -> None:
+    """Show which keys there are and what each is for: the exchange's own, and all API keys that live. Never a secret.
+
+    Example: `byline key list`
+    """
+    from byline.key_tools import list_keys
+
+    for line in list_keys(_settings(data)):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 @key_app.command("revoke")

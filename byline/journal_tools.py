@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from byline.rebuild import ask_for_rebuild
+from byline.running import check_journal
 from byline.settings import Settings
-from engine.messages.errors import JournalCorrupt, Refused, Unavailable
+from engine.messages.errors import JournalCorrupt, Refused
 from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.evidence import REGISTRY
 from persistence.journal import read_mark
@@ -25,8 +26,7 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
         Unavailable: there is no journal.
         DataDirectoryBusy: a core is writing it.
     """
-    if not (settings.data_directory / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {settings.data_directory}: give --data")
+    check_journal(settings.data_directory)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} records"))
     sealed, status = 0, 0
     try:
@@ -56,6 +56,13 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
             f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts ({found.cuts_compared} compared), "
             f"snapshots compared: {', '.join(map(str, found.snapshots_checked)) or 'none'}"
         )
+    else:
+        console.print(
+            "checked: header, checksum, chain and sequence of each record, digests of whole segments, and that nothing "
+            "beside the journal knows of more. Not checked: whether the commands lead to the states that snapshots and "
+            "settlement's cuts have; --replay runs them all and compares",
+            soft_wrap=True,
+        )
     if found.event_file_damaged:
         console.print(
             f"[bold red]The event log is damaged[/]: events/{found.event_file_damaged}: remove the folder events/, it "
@@ -80,8 +87,7 @@ def truncate_journal(settings: Settings, to: int, *, console: Console, yes: bool
         Refused: the operator did not agree, a settled batch lies behind `to`, or the journal ends before it.
     """
     data = settings.data_directory
-    if not (data / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {data}: give --data")
+    check_journal(data)
     with DirectoryLock(data / "lock"), DirectoryLock(data / LOCK):
         disk = DirectoryDisk(data)
         try:

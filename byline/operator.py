@@ -8,8 +8,9 @@ from typing import Any
 
 from byline.client import TradingClient, load_key
 from byline.request_file import RequestFile
+from byline.running import running_exchange, running_process
 from byline.settings import Settings
-from byline.status_file import read_all_statuses
+from byline.supervisor import NO_CHILD
 from engine.messages.errors import Refused, Unavailable
 
 __all__ = ["gateway_url", "open_operator", "request_restart", "request_snapshot", "send_all"]
@@ -23,11 +24,9 @@ def gateway_url(settings: Settings) -> str:
     """The order entry of the exchange that runs on the data directory.
 
     Raises:
-        Unavailable: none runs there.
+        Unavailable: none runs there, or its core does not.
     """
-    status = read_all_statuses(settings.data_directory).get("core")
-    if status is None or not (status["alive"] and status["ready"]):
-        raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
+    status = running_process(settings.data_directory, "core")
     return f"ws://{status['host']}:{status['port']}/v1/ws/trade"
 
 
@@ -72,13 +71,16 @@ def request_restart(settings: Settings, name: str) -> str:
     """Asks the supervisor of the running exchange to start a process again. Returns the state that it was in.
 
     Raises:
-        Refused: that is no name.
-        Unavailable: no supervisor runs there, or it has no process of that name.
+        Refused: this exchange has no process of that name; and which it has.
+        Unavailable: no exchange runs there, or its processes without a supervisor.
     """
-    there = sorted(read_all_statuses(settings.data_directory))
-    if not there:
-        raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
+    there = running_exchange(settings.data_directory)
     if not name.replace("_", "").isalnum():
         raise Refused(f"name: {name!r} names no process: use one of {', '.join(there)}")
     unanswered = f"nobody answers for a process {name}: is `byline up` running? It has told of {', '.join(there)}"
-    return RequestFile(settings.data_directory, f"restart-{name}").ask("", wait_s=RESTART_WAIT_S, unanswered=unanswered)
+    answer = RequestFile(settings.data_directory, f"restart-{name}").ask(
+        "", wait_s=RESTART_WAIT_S, unanswered=unanswered
+    )
+    if answer.startswith(NO_CHILD):
+        raise Refused(f"name: {name!r} names no process: use one of {answer.removeprefix(NO_CHILD)}")
+    return answer

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import asyncpg
 
+from byline.running import running_process
 from byline.settings import Settings
-from byline.status_file import read_all_statuses
 from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.contexts import CONTEXTS
 from platform_api.errors import ApiError
@@ -113,12 +113,8 @@ def dsn_of(settings: Settings) -> str:
     """Of the platform's database. Raises Unavailable: no exchange runs on that data directory, or not with its own."""
     if settings.postgres_url:
         return settings.postgres_url
-    statuses = read_all_statuses(settings.data_directory)
-    if statuses.get("postgres", {}).get("alive") and "url" in statuses["postgres"]:
-        return str(statuses["postgres"]["url"])
-    if statuses.get("api", {}).get("alive"):
-        raise Unavailable("the exchange runs on a database of yours: set BYLINE_POSTGRES_URL here as it is there")
-    raise Unavailable(f"no exchange runs on {settings.data_directory}: start it with `byline up`")
+    other = "or set BYLINE_POSTGRES_URL here as it is there, if it runs on a database of yours"
+    return str(running_process(settings.data_directory, "postgres", instead=other)["url"])
 
 
 @asynccontextmanager

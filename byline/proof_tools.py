@@ -14,8 +14,9 @@ import msgspec
 from rich.console import Console
 
 from byline.journal_publication import kept_batch_file
+from byline.running import running_process
 from byline.settings import Settings
-from byline.status_file import read_all_statuses, read_status
+from byline.status_file import read_status
 from engine.messages.errors import Refused, Unavailable
 from settlement.proof_desk import ProofClient, ProofFile, ProofProblem
 from settlement.rows import is_house
@@ -37,9 +38,7 @@ def write_proof(settings: Settings, account: str, batch: int | None, folder: Pat
         Unavailable: no exchange runs on the data directory, or it has no final batch yet.
     """
     data = settings.data_directory
-    office = read_all_statuses(data).get("backoffice")
-    if not (office and office["alive"]):
-        raise Unavailable(f"no exchange runs on {data}: start one with `byline up` or `make run`")
+    running_process(data, "backoffice")
     try:
         proofs = asyncio.run(ProofClient(data).prove(account, batch))
     except ProofProblem as problem:

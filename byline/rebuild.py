@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from byline.running import check_journal
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from engine.messages.errors import Unavailable
@@ -23,6 +26,8 @@ __all__ = ["REQUEST", "ask_for_rebuild", "rebuild_projections"]
 
 REQUEST = "projection.rebuild"
 POLL_S = 0.1
+TOLD_S = 2.0
+"""Without progress for so long, the command says what it waits for: a restart of the back office takes less."""
 STILL_S = 120.0
 """Without any progress for so long, the command gives up; the rebuild itself goes on when it can."""
 
@@ -41,19 +46,21 @@ def rebuild_projections(settings: Settings, *, console: Console) -> None:
     """Asks for it; beside a running exchange waits until the projection has all that the core had told when it began.
 
     Raises:
-        Unavailable: there is no data, or the projection did not go on.
+        Unavailable: there is no data, or the projection did not go on, and what it waits for.
     """
     data = settings.data_directory
-    if not (data / "journal").is_dir():
-        raise Unavailable(f"there is no journal in {data}: give --data")
+    check_journal(data)
     statuses = read_all_statuses(data)
-    core = statuses.get("core", {})
+    core, office = statuses.get("core", {}), statuses.get("backoffice", {})
     ask_for_rebuild(data)
     if not core.get("alive"):
         console.print("no exchange runs here: the projections are rebuilt at its next start")
         return
+    if not core["ready"]:
+        console.print("the exchange is starting: the projections are rebuilt as soon as it has")
+        return
     target, began = int(core["released_sequence"]), time.monotonic()
-    before, last, moved = statuses.get("backoffice", {}).get("pid"), -1, time.monotonic()
+    before, last, moved, told = office.get("pid"), -1, time.monotonic(), ""
     columns = (TextColumn("rebuilding"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f} commands"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rebuilding", total=target)
@@ -62,9 +69,29 @@ def rebuild_projections(settings: Settings, *, console: Console) -> None:
             fresh = office.get("alive") and office.get("pid") != before and not (data / REQUEST).exists()
             reached = int(office.get("projection", {}).get("sequence", 0)) if fresh else -1
             if reached != last:
-                last, moved = reached, time.monotonic()
+                last, moved, told = reached, time.monotonic(), ""
                 progress.update(task, completed=max(0, min(last, target)))
             elif time.monotonic() > moved + STILL_S:
-                raise Unavailable(f"the projection stands at sequence {max(last, 0)}: see DATA/logs/backoffice.log")
+                raise Unavailable(
+                    f"the projection stands at sequence {max(last, 0)}, {_obstacle(office)}: see "
+                    "DATA/logs/backoffice.log; what was asked for stays asked for"
+                )
+            elif time.monotonic() > moved + TOLD_S and (obstacle := _obstacle(office)) != told:
+                told = obstacle
+                console.print(
+                    f"{obstacle}: the rebuild waits, and begins or goes on by itself. This command gives up when "
+                    f"nothing has moved for {STILL_S:.0f} s",
+                    soft_wrap=True,
+                )
             time.sleep(POLL_S)
     console.print(f"[bold green]Rebuilt[/]: {target:,} commands in {time.monotonic() - began:.1f} s")
+
+
+def _obstacle(office: Mapping[str, Any]) -> str:
+    """What keeps the projection from going on, by the back office's status, which may be its last one."""
+    if not office.get("alive"):
+        return "the back office does not run"
+    projection = office.get("projection", {})
+    if projection.get("connected"):
+        return "the back office is busy"
+    return f"PostgreSQL is away ({projection.get('last_error') or 'it does not answer'})"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from byline.rebuild import ask_for_rebuild
-from byline.wanted_keys import note_keys_wanted
+from byline.wanted_keys import EXCHANGE_KEYS, note_keys_wanted
 from engine.messages.errors import JournalCorrupt, SettingsInvalid
 from persistence.backup import Objects
 from persistence.disk import DirectoryDisk
@@ -19,11 +19,6 @@ from persistence.restore import Restored, restore
 from settlement.store import last_sealed
 
 __all__ = ["read_point", "restore_directory"]
-
-NEEDED = (
-    "keys/operator.key", "keys/receipts.key", "keys/proofs.key", "keys/access-token.key", "keys/columns.json",
-    "chain/operator.key",
-)  # fmt: skip
 
 
 def read_point(text: str | None) -> dict[str, int]:
@@ -60,7 +55,18 @@ def _before_moving(data: Path, scratch: Path, restored: Restored) -> None:
 
 
 def _lacking(data: Path) -> list[str]:
-    return [path for path in NEEDED if not (data / path).exists()]
+    return [path for path in EXCHANGE_KEYS if not (data / path).exists()]
+
+
+def _end_of(sequence: int, at: str, *, is_point: bool) -> str:
+    """What is missing behind the end. A backup cannot tell a journal that ended there from one that was cut off."""
+    lost = f"what was acknowledged after {at} is lost, and clients ask by `resolve`"
+    if is_point:
+        return f"Records behind sequence {sequence:,}, if there were any, are not in it: {lost}."
+    return (
+        f"Sequence {sequence:,} is the last that the backup has. Of an exchange that was stopped while its store was "
+        f"in reach that is all: the backup's process ends last. If it was cut off, {lost}."
+    )
 
 
 def restore_directory(
@@ -108,11 +114,7 @@ def restore_directory(
             "keys are never in a backup; bring back yours before the first start: " + ", ".join(lacking),
             soft_wrap=True,
         )
-    console.print(
-        f"Records behind sequence {found.sequence:,} were not shipped: what was acknowledged after {at} is lost. "
-        "Clients ask by `resolve`.",
-        soft_wrap=True,
-    )
+    console.print(_end_of(found.sequence, at, is_point=to is not None), soft_wrap=True)
     if embedded_chain and (data / "settlement").is_dir():  # its log names objects of a chain that is in no backup
         console.print(
             f"The embedded chain is in no backup. Before the first start put a copy of its folder to {data}/chain; if "

@@ -21,6 +21,7 @@ from rich.console import Console
 from byline.processes.chain_access import open_chain
 from byline.processes.operator_key import operator_key
 from byline.request_file import RequestFile
+from byline.running import find_process, running_process
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from byline.status_table import WAITS
@@ -161,17 +162,18 @@ def show(settings: Settings, console: Console) -> bool:
         if not vaults:
             console.print("no vault is open yet: the first batch opens them, or `byline settle open-vault`")
 
-    if _has_chain(settings):
-        _run(settings, act)
+    try:
+        _check_chain(settings)
+    except Unavailable as absent:
+        console.print(f"no vault can be asked without a chain: {absent}", soft_wrap=True)
     else:
-        console.print(f"no exchange runs on {settings.data_directory}: its vaults can be asked when its node runs")
+        _run(settings, act)
     return bool(office) and not halted
 
 
 def resume(settings: Settings, console: Console, note: str) -> None:
-    """Raises Unavailable: the back office does not answer."""
-    if not _office(settings):
-        raise Unavailable("the back office does not run: start the exchange, settlement halts or goes on by itself")
+    """Raises Unavailable: the back office does not run, or does not answer."""
+    running_process(settings.data_directory, "backoffice")
     unanswered = "the back office does not answer: `byline status`, and see DATA/logs/backoffice.log"
     request = RequestFile(settings.data_directory, "settle-resume")
     console.print(request.ask(note, wait_s=RESUME_WAIT_S, unanswered=unanswered))
@@ -198,11 +200,8 @@ def _run(settings: Settings, act: Callable[[SuiAdmin], Awaitable[None]], *, with
 
     Raises Unavailable: there is no exchange whose embedded node could be asked.
     """
-    if not (with_node or _has_chain(settings)):
-        raise Unavailable(
-            f"no exchange runs on {settings.data_directory}, and its embedded chain runs with it: `byline up` first, "
-            "or name a network (BYLINE_CHAIN_URL)"
-        )
+    if not with_node:
+        _check_chain(settings)
 
     async def whole() -> None:
         scratch = settings.data_directory / "chain" / f"pysui-settle-{time.time_ns()}"
@@ -223,10 +222,10 @@ def _run(settings: Settings, act: Callable[[SuiAdmin], Awaitable[None]], *, with
     asyncio.run(whole())
 
 
-def _has_chain(settings: Settings) -> bool:
-    """Whether there is a node to ask: a network's, or that of a running exchange."""
-    status = read_all_statuses(settings.data_directory).get("chain")
-    return bool(settings.chain_url or (status and status["alive"]))
+def _check_chain(settings: Settings) -> None:
+    """Raises Unavailable: there is no node to ask, a network's or that of a running exchange."""
+    if not settings.chain_url:
+        running_process(settings.data_directory, "chain", instead="or name a network (BYLINE_CHAIN_URL)")
 
 
 def _agree(console: Console, question: str, yes: bool, else_: str) -> None:
@@ -272,6 +271,6 @@ def _next_batch(store: FileBatchStore) -> int:
 
 
 def _office(settings: Settings) -> dict[str, Any]:
-    status = read_all_statuses(settings.data_directory).get("backoffice")
-    settlement: dict[str, Any] = (status or {}).get("settlement") or {}
-    return settlement if status and status["alive"] else {}
+    """What it tells of settlement; nothing, while it does not run."""
+    settlement: dict[str, Any] = (find_process(settings.data_directory, "backoffice") or {}).get("settlement") or {}
+    return settlement

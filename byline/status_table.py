@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from byline.running import running_exchange
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
-from engine.messages.errors import Unavailable
 
 __all__ = ["WAITS", "settlement_waits", "show_status"]
 
@@ -30,11 +30,9 @@ def show_status(settings: Settings, *, console: Console, once: bool, as_json: bo
     """Shows the table until Ctrl-C, or once. Returns 0 if every process is up, else 1.
 
     Raises:
-        Unavailable: nothing ever ran on the data directory.
+        Unavailable: nothing runs on the data directory.
     """
-    statuses = read_all_statuses(settings.data_directory)
-    if not any(status["alive"] for status in statuses.values()):
-        raise Unavailable(f"no exchange runs on {settings.data_directory}: start one with `byline up` or `make run`")
+    statuses = running_exchange(settings.data_directory)
     if as_json:
         print(json.dumps(statuses, indent=2))
     elif once or not console.is_terminal:

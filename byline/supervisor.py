@@ -30,11 +30,13 @@ from byline.request_file import RequestFile
 from byline.status_file import read_status
 from engine.messages.errors import LocalFault
 
-__all__ = ["DO_NOT_RESTART", "Child", "ChildFailed", "Supervisor"]
+__all__ = ["DO_NOT_RESTART", "NO_CHILD", "Child", "ChildFailed", "Supervisor"]
 
 logger = logging.getLogger(__name__)
 
 DO_NOT_RESTART = 3
+NO_CHILD = "- "
+"""How the answer to a request begins that names no child; the names of all follow."""
 SHORT_LIFE_S = 5.0
 """Who was ready for less has not got over what it died of."""
 BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
@@ -119,6 +121,10 @@ class Supervisor:
                     self._look_after(child, tasks)
                 except OSError as error:  # of a request's file, a log: for want of descriptors, as likely as of a disk
                     logger.error("event=not_looked_after process=%s error=%s", child.name, error)
+            try:
+                self._refuse_unknown()
+            except OSError as error:
+                logger.error("event=not_looked_after process=%s error=%s", "-", error)
             await asyncio.sleep(POLL_S * 5)
         await asyncio.gather(*tasks)
 
@@ -146,6 +152,12 @@ class Supervisor:
         child.is_asked, child.short_lives = True, 0
         child.hurry.set()
         return child.state == "running" and child.pid is not None
+
+    def _refuse_unknown(self) -> None:
+        """Who asks for what is no process of this exchange hears so at once."""
+        for path in (self._data / "run").glob("restart-*.request"):
+            if path.stem.removeprefix("restart-") not in self.children:
+                RequestFile(self._data, path.stem).answer(NO_CHILD + ", ".join(self.children))
 
     async def stop_child(self, name: str) -> int | None:
         """Stops one child for good. Returns its exit status, None if it did not run."""

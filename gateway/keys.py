@@ -43,6 +43,7 @@ __all__ = [
     "Scope",
     "load_or_create_key",
     "public_hex",
+    "read_living",
     "sign_in_bytes",
     "verify_sign_in",
 ]
@@ -293,10 +294,38 @@ class KeyRegistry:
                 self._keys.pop(key, None)
                 self._revoked.add(key)
             return
-        scopes = Scope.parse(list(entry["scopes"]))  # type: ignore[call-overload]
-        narrowed = parse({name: entry[name] for name in FIELDS if name in entry})
-        self._keys[key] = ApiKey(key, tuple(entry["accounts"]), scopes, str(entry["label"]), narrowed)  # type: ignore[arg-type]
+        self._keys[key] = _registered(entry)
         self._revoked.discard(key)
+
+
+def read_living(data: bytes, path: str = REGISTRY_PATH) -> list[ApiKey]:
+    """The living keys of a registry's content, in the order of their registration; its core may be writing to it.
+
+    A last line that does not check is left out: it is being written, or was never answered.
+
+    Raises KeyRegistryCorrupt.
+    """
+    keys: dict[str, ApiKey] = {}
+    begin = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        crc, _, text = line.partition(b" ")
+        if line.strip() and crc != b"%08x" % zlib.crc32(text):
+            if data[begin + len(line) :].strip():
+                raise KeyRegistryCorrupt(f"{path} line {number} at offset {begin}: its checksum differs")
+            break
+        begin += len(line) + 1
+        entry = json.loads(text) if line.strip() else {"act": ""}
+        if entry["act"] == "register":
+            keys[entry["key"]] = _registered(entry)
+        elif entry["act"] == "revoke":
+            keys.pop(entry["key"], None)
+    return list(keys.values())
+
+
+def _registered(entry: Mapping[str, Any]) -> ApiKey:
+    narrowed = parse({name: entry[name] for name in FIELDS if name in entry})
+    scopes = Scope.parse(list(entry["scopes"]))
+    return ApiKey(str(entry["key"]), tuple(entry["accounts"]), scopes, str(entry["label"]), narrowed)
 
 
 def _is_torn(data: bytes, begin: int, stop: int) -> bool:

@@ -26,8 +26,9 @@ from rich.table import Table
 from byline.feed.bitstamp import BASE, MARKET, QUOTE, FeedCommand, convert, fetch_capture, setup_commands
 from byline.feed.session import FeedSession, open_session
 from byline.operator import gateway_url, open_operator, send_all
+from byline.running import find_process
 from byline.settings import Settings
-from byline.status_file import read_all_statuses, read_status
+from byline.status_file import read_status
 from byline.trading_floor import kept_key, register
 from byline.up import Exchange
 from engine.messages.errors import Unavailable
@@ -80,7 +81,7 @@ async def _run(
     settings: Settings, console: Console, plan: Plan, rate: int, accounts: int, json_path: Path | None
 ) -> int:
     async with AsyncExitStack() as stack:
-        if not _is_running(settings):
+        if find_process(settings.data_directory, "core") is None:
             console.print("no exchange runs on the data directory: starting one for the time of the feed")
             await stack.enter_async_context(Exchange(replace(settings, quiet_market=True)))
         names = [f"feed:{number}" for number in range(accounts)]
@@ -104,11 +105,6 @@ async def _run(
         if json_path:
             json_path.write_text(json.dumps(result, indent=2) + "\n")
         return 0 if result["ok"] else 1
-
-
-def _is_running(settings: Settings) -> bool:
-    core = read_all_statuses(settings.data_directory).get("core")
-    return core is not None and core["alive"] and core["ready"]
 
 
 def _funding(names: list[str]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from byline.rebuild import REQUEST
-from byline.restore_tools import restore_directory
+from byline.restore_tools import _end_of, restore_directory
 from byline.wanted_keys import check_keys_wanted
 from engine.messages.errors import JournalCorrupt, SettingsInvalid
 from persistence.backup import Objects, Shipper
@@ -97,3 +97,9 @@ def test_what_is_to_be_done_names_the_step_of_an_embedded_chain(tmp_path: Path, 
     step = f"put a copy of its folder to {new}/chain; if there is none, move {new}/settlement away"
     assert (step in told) == is_embedded
     assert told.rstrip().splitlines()[-1].startswith("Next: ")
+    assert "stopped while its store was in reach that is all" in told and "If it was cut off, what was" in told
+
+
+def test_a_restore_to_a_point_says_that_the_rest_is_not_in_it() -> None:
+    told = _end_of(7, "2026-11-21", is_point=True)
+    assert told.startswith("Records behind sequence 7, if there were any, are not in it") and "cut off" not in told

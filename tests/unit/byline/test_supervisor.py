@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from byline import operator
 from byline.request_file import RequestFile
-from byline.status_file import read_all_statuses, read_status
+from byline.settings import load_settings
+from byline.status_file import StatusFile, read_all_statuses, read_status
 from byline.supervisor import Child, ChildFailed, Supervisor
+from engine.messages.errors import Refused
 from tests.support.waiting import has_ended, until
 
 ROOT = Path(__file__).parents[3]
@@ -123,7 +126,7 @@ async def test_one_that_dies_again_and_again_is_tried_for_ever_with_longer_pause
     await watching
 
 
-async def test_an_operator_starts_one_again_that_stayed_down_and_one_that_runs(tmp_path):
+async def test_an_operator_starts_one_again_that_stayed_down_and_one_that_runs(tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     broken.touch()
     supervisor = Supervisor(tmp_path)
@@ -137,8 +140,17 @@ async def test_an_operator_starts_one_again_that_stayed_down_and_one_that_runs(t
     async def restart():
         return await asyncio.to_thread(asked.ask, "", wait_s=30.0, unanswered="nobody answers")
 
+    (tmp_path / "journal").mkdir()
+    StatusFile(tmp_path, "earlier").write(ready=True)
+    settings = load_settings({}, data_directory=tmp_path)
+    monkeypatch.setattr(operator, "RESTART_WAIT_S", 1e9)
+    for name in ("nope", "earlier"):
+        with pytest.raises(Refused, match=f"name: '{name}' names no process: use one of a$"):
+            await asyncio.to_thread(operator.request_restart, settings, name)
+    assert await asyncio.to_thread(operator.request_restart, settings, "a") == "failed"
+    await until(lambda: supervisor.children["a"].restarts == 1 and supervisor.failed(), what="status 3 at once")
     assert await restart() == "failed"
-    await until(lambda: supervisor.children["a"].restarts == 1 and supervisor.failed(), what="status 3 again")
+    await until(lambda: supervisor.children["a"].restarts == 2 and supervisor.failed(), what="status 3 again")
     broken.unlink()
     assert await restart() == "failed"
     await until(lambda: supervisor.children["a"].state == "running" and supervisor.children["a"].pid)

@@ -100,7 +100,11 @@ def test_a_damaged_journal_is_cut_before_the_damage_and_serves_again(journal: Pa
     with pytest.raises(JournalCorrupt, match=f"sequence {damaged}"):
         cut(journal, damaged)
     assert cut(journal, damaged - 1) == 0
-    assert verify_journal(load_settings({}, data_directory=journal), console=QUIET, replay=True) == 0
+    settings, console = load_settings({}, data_directory=journal), Console(file=io.StringIO(), width=80)
+    assert verify_journal(settings, console=console, replay=False) == 0
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Not checked: whether the commands lead to the states" in told and "--replay runs them all" in told
+    assert verify_journal(settings, console=QUIET, replay=True) == 0
     recover(journal, settings=SETTINGS).close()
 
 
