@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from litestar import Controller, Response, get
+from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 from msgspec import Struct
 
 from platform_api.envelope import Envelope, ok
 from platform_api.errors import ApiError, ErrorCode, timestamp
 from platform_api.openapi import document_of, failures
+from platform_api.ops.document_page import document_page
 from platform_api.ops.service import OpsService
+from platform_api.pages import CONTENT_POLICY
 from platform_api.routing import AnyRequest
 from platform_api.settings import ApiSettings
 from platform_api.settlement.progress import SettlementProgress
@@ -109,8 +111,21 @@ class StatusController(Controller):
     @get("/openapi.json", include_in_schema=False)
     async def openapi(self, request: AnyRequest) -> dict[str, Any]:
         """The OpenAPI document, without an envelope. Made once: it takes a third of a second."""
+        return _document(request)
+
+    @get("/openapi.html", include_in_schema=False)
+    async def openapi_page(self, request: AnyRequest) -> Response[str]:
+        """The same as a page for people."""
         state = request.app.state
-        if "document" not in state:
-            state.document = document_of(request.app)
-        found: dict[str, Any] = state.document
-        return found
+        if "document_page" not in state:
+            state.document_page = document_page(_document(request))
+        headers = {"content-security-policy": CONTENT_POLICY}
+        return Response(state.document_page, media_type=MediaType.HTML, headers=headers)
+
+
+def _document(request: AnyRequest) -> dict[str, Any]:
+    state = request.app.state
+    if "document" not in state:
+        state.document = document_of(request.app)
+    found: dict[str, Any] = state.document
+    return found

@@ -1,26 +1,14 @@
-"""The public check as a page for people: plain words, no scripts, nothing from elsewhere."""
+"""The public check as a page for people."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
 
+from platform_api.pages import page
 from platform_api.registry.models import CopyrightCheck
 
-__all__ = ["CONTENT_POLICY", "found_page", "unknown_page"]
+__all__ = ["found_page", "unknown_page"]
 
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;color:#1a1a1a;"
-    "background:#fff}dt{font-weight:600;margin-top:.8rem}dd{margin:0;overflow-wrap:anywhere}"
-    "code{font-size:.9em}p.note{border-left:4px solid #888;padding-left:1rem}"
-    "@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}}"
-)
-CONTENT_POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"
-    + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    + "'"
-)
 _ON_CHAIN = "This content is registered."
 _UNDER_WAY = "This content was handed in for registration and is not on the chain yet."
 _EMBEDDED = "The chain of this exchange is embedded, for trying out, and no network: nobody else keeps it."
@@ -55,21 +43,12 @@ def found_page(check: CopyrightCheck) -> str:
         notes.append(_EMBEDDED)
     said = _ON_CHAIN if check.status == "registered" else _UNDER_WAY
     body = f"<p>{said}</p><dl>{facts}</dl>" + "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
-    return _page("Registration of a work", body)
+    return page("Registration of a work", body)
 
 
 def unknown_page() -> str:
-    return _page(
+    return page(
         "No registration",
         "<p>No content with this SHA-256 digest is registered here.</p><p>A digest belongs to one exact content: the"
         " smallest change of a file gives another one.</p>",
-    )
-
-
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
-        f"<title>{escape(title)} – Byline</title><style>{_STYLE}</style></head>"
-        f"<body><main><h1>{escape(title)}</h1>{body}</main></body></html>\n"
     )

@@ -13,7 +13,8 @@ from platform_api.envelope import LIMIT_DEFAULT, Cursor, Envelope, Limit, ok, pa
 from platform_api.errors import ApiError
 from platform_api.idempotency import NeededKey, required_key
 from platform_api.openapi import BEARER, also_as
-from platform_api.registry.check_page import CONTENT_POLICY, found_page, unknown_page
+from platform_api.pages import CONTENT_POLICY
+from platform_api.registry.check_page import found_page, unknown_page
 from platform_api.registry.models import (
     ChainTransaction,
     CopyrightCheck,

@@ -1,10 +1,14 @@
 """What holds for every route there is: examples, documented failures, ids of others, and logs without secrets."""
 
 import asyncio
+import base64
+import copy
 import dataclasses
+import hashlib
 import io
 import logging
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import get_type_hints
 from uuid import uuid4
@@ -22,6 +26,7 @@ from platform_api.contexts import CONTEXTS
 from platform_api.errors import STATUS
 from platform_api.logs import configure_logs
 from platform_api.ops import queries
+from platform_api.ops.document_page import document_page
 from platform_api.ops.service import OpsService
 from platform_api.parameter_words import WORDS
 from platform_api.reasons import CODES, REASONS, UNKNOWN
@@ -186,6 +191,54 @@ async def test_head_costs_what_get_costs_and_is_counted_by_its_own_name(world):
     assert answer.status_code == 429 and answer.content == b"" and answer.headers["retry-after"]
     counted = (await world.client.get("/metrics")).text
     assert re.search(r'^\w+\{method="HEAD",.*route="/v1/genres",status="200".*\} 2\.0$', counted, re.MULTILINE)
+
+
+class Page(HTMLParser):
+    """What a page consists of; every element is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.links, self.text = [], set(), [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.open += [] if tag == "meta" else [tag]
+        assert {name for name, _ in attrs} <= {"charset", "content", "href", "id", "lang", "name"}, attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name == "href"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_of_the_document_has_every_route_and_nothing_from_elsewhere(document):
+    page = Page(document_page(document))
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "form"}
+    assert len(page.ids) == len(set(page.ids)) and {f"#{id_}" for id_ in page.ids} >= set(page.links)
+    assert len(page.links) > 13 + 20, "routes that are named lead there"
+    for method, path, operation in operations(document):
+        assert f"{method.upper()} {path} {operation['summary'].replace('`', '')}" in page.text, path
+        assert all(parameter["name"] in page.text for parameter in operation.get("parameters", ()))
+    strange = copy.deepcopy(document)
+    for operation in strange["paths"]["/v1/genres"].values():
+        operation["summary"] = operation["description"] = "<script>alert(1)</script> `<b>` **<i>**"
+    told = Page(document_page(strange))
+    assert told.tags == page.tags | {"strong"} and "<script>alert(1)</script> <b> <i>" in told.text
+
+
+async def test_page_of_the_document_is_served_with_a_policy_that_lets_nothing_in(world):
+    answer = await world.client.get("/v1/openapi.html")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    (style,) = re.findall("<style>(.*?)</style>", answer.text)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and f"'sha256-{digest}'" in policy
+    assert "GET /v1/markets" in answer.text
 
 
 def test_advice_about_refusals_names_routes_that_there_are(document):
