@@ -17,7 +17,8 @@ The auditor of I11 reads what went over the chain's door and what the chain did;
   - at the end the vaults hold what the core's balances say, row by row, and their pools are the sums.
 
 In half of the seeds wallets pay in on the chain and leave by it (`wallets.py` has their rules), and in some of these a
-node shows a wrong pool for a while: settlement halts, as it must, and a person resumes it.
+node shows a wrong pool for a while: settlement halts, as it must, and a person resumes it. In half of them again the
+core stands now and then, as on a disk that stands: what settlement sends is not answered, and runs in order afterwards.
 """
 
 from __future__ import annotations
@@ -102,15 +103,36 @@ class SimulatedStore:
         self._file.close()
 
 
+class Queue:
+    """What a core that stands has been sent and will run: it outlives who sent it."""
+
+    def __init__(self) -> None:
+        self.stands = False
+        self.waiting: list[Callable[[], object]] = []
+
+    def stand(self) -> None:
+        self.stands = True
+
+    def go_on(self) -> None:
+        self.stands, waiting, self.waiting = False, self.waiting, []
+        for run in waiting:
+            run()
+
+    def look(self) -> None:
+        """Raises Unavailable: it stands."""
+        if self.stands:
+            raise Unavailable("the core has not answered (simulated)")
+
+
 class LossyCommands:
-    """The core's door for the settler: requests and answers may be lost. `blame` hears what no checkpoint bears out,
-    `took` of each command that came to the core, with its answer."""
+    """The core's door for the settler: requests and answers may be lost, and have to wait in `queue`. `blame` hears
+    what no checkpoint bears out, `took` of each command that came to the core, with its answer."""
 
     def __init__(
-        self, core: RealCore, node: ChainNode, blame: Callable[[Violation], None],
+        self, core: RealCore, node: ChainNode, queue: Queue, blame: Callable[[Violation], None],
         took: Callable[[Mapping[str, Any], Mapping[str, Any]], None],
     ) -> None:  # fmt: skip
-        self._core, self._node, self._blame, self._took = core, node, blame, took
+        self._core, self._node, self._queue, self._blame, self._took = core, node, queue, blame, took
 
     async def submit(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
         op, ref = command["op"], command.get("ref", "")
@@ -120,16 +142,26 @@ class LossyCommands:
         await asyncio.sleep(0.002)
         if self._node.draw("lost_command"):
             raise Unavailable("the core is not reachable (simulated)")
-        answer = self._core.send(**command)
-        self._took(command, answer)
+        if self._queue.stands:
+            self._queue.waiting.append(lambda: self._run(command))
+            self._node.happened["core_stood"] += 1
+        self._queue.look()
+        answer = self._run(command)
         if self._node.draw("lost_booking"):
             raise Unavailable("the answer is lost (simulated)")
         return answer
 
+    def _run(self, command: Mapping[str, Any]) -> Mapping[str, Any]:
+        answer = self._core.send(**command)
+        self._took(command, answer)
+        return answer
+
     async def available(self, account: str) -> Mapping[str, str]:
+        self._queue.look()
         return await self._core.available(account)
 
     async def sequence_of(self, account: str) -> int:
+        self._queue.look()
         return await self._core.sequence_of(account)
 
 
@@ -162,6 +194,7 @@ class SettlementWorld:
         self.schedule = Schedule()
         self.node = ChainNode(self.schedule, seed)
         self.core = RealCore()
+        self.queue = Queue()
         self.store = SimulatedStore(directory / SETTLEMENT_LOG)
         self.store.on_death = self._die
         self.directory = directory
@@ -231,6 +264,8 @@ class SettlementWorld:
             self.node.chances["uncertified"] = random.Random(f"uncertified-{self.result.seed}").choice([0.0, 0.05, 0.3])
         if self.has_wallets:
             self._draw_strange_events()
+            if self.faulty and self.result.seed % 4 == 2:
+                self._draw_standing()
         for _ in range(batches):
             for _ in range(self.random.randrange(0, 6)):
                 self._move()
@@ -241,6 +276,7 @@ class SettlementWorld:
                 self._trouble()
             self._pass(self.random.randrange(200, 4_000))
         self.node.chances = {}
+        self.queue.go_on()
         self.wallets.is_calm = True
         self.node.is_away = self.node.is_locked = False
         self.node.checkpoint_lag_ns = 0
@@ -282,6 +318,13 @@ class SettlementWorld:
             self.schedule.at(at_ns, lambda: setattr(self.node, "is_wrong", True))
             self.schedule.at(at_ns + draw.randrange(3_000, 10_000) * MS, self._mend_pools)
 
+    def _draw_standing(self) -> None:
+        draw = random.Random(f"standing-{self.result.seed}")
+        for _ in range(draw.randrange(1, 5)):
+            at_ns = self.schedule.now_ns + draw.randrange(1_000, 20_000) * MS
+            self.schedule.at(at_ns, self.queue.stand)
+            self.schedule.at(at_ns + draw.randrange(500, 9_000) * MS, self.queue.go_on)
+
     def _open_late(self) -> None:
         self._open("user:late", STRANGER)
 
@@ -320,7 +363,7 @@ class SettlementWorld:
 
         self.settler = Settler(
             self.core, self.chain_type(self.node), self.store, self.watcher, SETTINGS, on_batch,
-            LossyCommands(self.core, self.node, self.result.violations.append, self.wallets.took),
+            LossyCommands(self.core, self.node, self.queue, self.result.violations.append, self.wallets.took),
             backup=self.backup.gate() if self.backup is not None else None,
         )  # fmt: skip
         settler = self.settler

@@ -43,7 +43,7 @@ def test_every_batch_takes_effect_once_and_in_order(first: int) -> None:
         assert result.batches >= 24, "two vaults, twelve batches and more"
         happened.update(result.faults)
     met = ("lost_request", "lost_response", "executed_late", "uncertified", "kill", "die_in_store", "backup_lost")
-    met += ("Deposited", "ExitRequested", "ExitPaid")
+    met += ("Deposited", "ExitRequested", "ExitPaid", "core_stood")
     assert all(happened[name] for name in met)
 
 
