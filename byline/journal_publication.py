@@ -15,8 +15,9 @@ from rich.console import Console
 from byline.settings import Settings
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Unavailable
+from files.durable import make_directory, write_whole
 from persistence.beside import read_beside
-from persistence.disk import DirectoryDisk, make_directory, write_whole
+from persistence.disk import DirectoryDisk
 from persistence.recovery import Replayer
 from settlement.batch_file import BatchFile, read_batch_file
 from settlement.chain.reader import NodeReader

@@ -7,7 +7,6 @@ event log (which recovery makes from the journal), batches from settlement's own
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from byline.running import check_journal
 from byline.settings import Settings
 from byline.status_file import read_all_statuses
 from engine.messages.errors import Unavailable
-from persistence.disk import sync_directory
+from files.durable import write_whole
 
 __all__ = ["REQUEST", "ask_for_rebuild", "rebuild_projections"]
 
@@ -34,12 +33,7 @@ STILL_S = 120.0
 
 def ask_for_rebuild(data: Path) -> None:
     """Leaves the request; durable on return."""
-    descriptor = os.open(data / REQUEST, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_directory(data)
+    write_whole(data / REQUEST, b"")
 
 
 def rebuild_projections(settings: Settings, *, console: Console) -> None:

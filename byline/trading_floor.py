@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from byline.settings import Settings
 from byline.status_file import StatusFile
 from byline.traders import ACCOUNT_COUNT, Crowd, account_name
 from engine.messages.errors import Unavailable
+from files.durable import make_once
 
 __all__ = ["kept_key", "trade"]
 
@@ -136,8 +136,5 @@ def kept_key(data_directory: Path, name: str) -> Ed25519PrivateKey:
     try:
         return load_key(path.read_text())
     except FileNotFoundError:
-        key = generate_key()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(key.private_bytes_raw().hex() + "\n")
-        return key
+        make_once(path, generate_key().private_bytes_raw().hex().encode() + b"\n", mode=0o600)
+        return load_key(path.read_text())

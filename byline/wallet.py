@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from engine.messages.errors import Refused, SettingsInvalid, Unavailable
+from files.durable import make_directory, make_once
 from settlement.chain.keys import OperatorKey
 from settlement.chain.localsui.faucet import FAUCET_KEY
 from settlement.chain.wallet import WalletChain
@@ -170,9 +171,8 @@ def _units(amount: str, scale: int) -> int:
 def _seed(path: Path, console: Console) -> bytes:
     """The key of a wallet file, made if it is missing. Raises SettingsInvalid."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(os.urandom(32).hex() + "\n")
+        make_directory(path.parent)
+        make_once(path, os.urandom(32).hex().encode() + b"\n", mode=0o600)
         console.print(f"new wallet   {path}: keep it, it is the money", soft_wrap=True)
     if path.stat().st_mode & 0o077:
         raise SettingsInvalid(f"{path}: others may read this key; chmod 600 it")

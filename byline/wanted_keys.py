@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.messages.errors import SettingsInvalid
-from persistence.disk import make_directory, write_whole
+from files.durable import make_directory, write_whole
 
 __all__ = ["EXCHANGE_KEYS", "check_keys_wanted", "note_keys_wanted"]
 

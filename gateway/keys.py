@@ -17,7 +17,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from engine.messages.errors import LocalFault
 from engine.messages.ports import Disk, File
+from files.durable import make_directory, make_once, sync_directory
 from gateway.restrictions import FIELDS, KeyRefused, Restrictions, parse
 
 __all__ = [
@@ -367,30 +367,14 @@ def load_or_create_key(path: Path) -> Ed25519PrivateKey:
 
     Raises LocalFault if the file is no key. OSError comes through.
     """
+    if not path.exists():
+        make_directory(path.parent)
+        make_once(path, Ed25519PrivateKey.generate().private_bytes_raw().hex().encode() + b"\n", mode=0o600)
+    sync_directory(path.parent)
     try:
-        text = path.read_text("ascii").strip()
-    except FileNotFoundError:
-        private = Ed25519PrivateKey.generate()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, private.private_bytes_raw().hex().encode() + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-    else:
-        try:
-            private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text))
-        except ValueError as error:
-            raise LocalFault(f"{path} holds no Ed25519 private key (64 hex digits)") from error
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-    return private
+        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text("ascii").strip()))
+    except ValueError as error:
+        raise LocalFault(f"{path} holds no Ed25519 private key (64 hex digits)") from error
 
 
 def _check_public(key: object) -> None:

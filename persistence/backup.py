@@ -51,8 +51,9 @@ from obstore.store import from_url
 
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, SettingsInvalid, Unavailable
+from files.durable import sync_directory, write_whole
 from persistence import segments
-from persistence.disk import DirectoryDisk, sync_directory, write_whole
+from persistence.disk import DirectoryDisk
 from persistence.evidence import BESIDE
 from persistence.journal import read_mark
 from persistence.ring import scan_records

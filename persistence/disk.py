@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Self
 
 from engine.messages.errors import DataDirectoryBusy
+from files.durable import make_directory, sync_directory
 from persistence.clock import SystemClock
 
-__all__ = [
-    "DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id", "make_directory", "sync_directory",
-    "write_whole",
-]  # fmt: skip
+__all__ = ["DirectoryDisk", "DirectoryLock", "RealFile", "SystemClock", "boot_id"]
 
 
 class RealFile:
@@ -159,51 +157,3 @@ class DirectoryLock:
 def boot_id() -> bytes:
     """16 bytes that name this boot of the machine: equal means that the page cache was not lost in between."""
     return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", ""))
-
-
-def make_directory(path: Path) -> None:
-    """The directory, and those above it that are missing. The names of those that were made are on disk on return.
-
-    Raises:
-        OSError: the disk refuses. One without a sure name is taken away: if it stayed, the next to come would sync what
-            is in it alone, and a loss of power would take both.
-    """
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    path.mkdir(exist_ok=True)
-    try:
-        sync_directory(path.parent)
-    except OSError:
-        path.rmdir()
-        raise
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: those that were made, renamed and removed.
-
-    Raises:
-        OSError: there is no such directory, or the disk refuses.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, in place of what is there: old or new, never a part, and on disk on return.
-
-    The directory must exist. One writer a path.
-
-    Raises:
-        OSError: the disk refuses. What was there is untouched, or the new content is there and its name may be lost.
-    """
-    draft = path.with_name(f"{path.name}.new")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(draft, path)
-    sync_directory(path.parent)

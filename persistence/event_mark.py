@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.messages import layout
-from persistence.disk import write_whole
+from files.durable import write_whole
 from persistence.event_log import INDEX_SLOTS, MARK, EventLogWriter, file_bytes, file_name
 from persistence.ring import crc32c
 

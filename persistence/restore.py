@@ -29,9 +29,10 @@ import numpy.typing as npt
 
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt, Refused, Unavailable
+from files.durable import sync_directory, write_whole
 from persistence import segments
 from persistence.backup import Head, Objects, PartHeader, beside_name, head_name, last_ts, segment_of
-from persistence.disk import DirectoryDisk, DirectoryLock, sync_directory, write_whole
+from persistence.disk import DirectoryDisk, DirectoryLock
 from persistence.evidence import BESIDE
 from persistence.journal import MARK
 from persistence.recovery import LOCK

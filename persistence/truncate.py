@@ -26,8 +26,9 @@ import numpy.typing as npt
 
 from engine.messages import layout
 from engine.messages.errors import JournalCorrupt
+from files.durable import sync_directory
 from persistence import segments
-from persistence.disk import DirectoryDisk, sync_directory
+from persistence.disk import DirectoryDisk
 from persistence.evidence import REGISTRY
 from persistence.journal import MARK
 from persistence.ring import scan_records

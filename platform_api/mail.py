@@ -14,8 +14,8 @@ from email.utils import formatdate, make_msgid
 from pathlib import Path
 
 from engine.messages.errors import Refused, Unavailable
+from files.durable import keep_name, write_whole
 from platform_api.ports import Letter
-from platform_api.whole_file import write_whole
 
 __all__ = ["OutboxFolder"]
 
@@ -47,6 +47,8 @@ class OutboxFolder:
     def _write(self, name: str, content: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._folder / f"{name}.eml", content)
+            path = self._folder / f"{name}.eml"
+            write_whole(path, content, mode=0o600)
+            keep_name(path)
         except OSError as error:
             raise Unavailable("the outbox folder cannot be written") from error

@@ -32,9 +32,9 @@ from litestar.datastructures import Cookie
 from litestar.handlers import BaseRouteHandler
 
 from engine.messages.errors import SettingsInvalid, Unavailable
+from files.durable import keep_name, make_directory, make_once
 from platform_api.errors import ApiError, ErrorCode
 from platform_api.permissions import how_to_get, may, permissions_of
-from platform_api.whole_file import write_whole
 
 __all__ = [
     "ACCESS_COOKIE", "REFRESH_COOKIE", "Caller", "SessionGuard", "Standing", "TokenSigner", "caller_of",
@@ -100,8 +100,9 @@ def load_signing_key(path: Path | None) -> Ed25519PrivateKey:
         pem = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, pem)
+        make_directory(path.parent)
+        make_once(path, pem, mode=0o600)
+        keep_name(path)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except ValueError as error:

@@ -31,8 +31,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from engine.messages.errors import DataDirectoryBusy, JournalCorrupt, JournalFailed
+from files.durable import sync_directory
 
-__all__ = ["AppendLog", "sync_directory"]
+__all__ = ["AppendLog"]
 
 _FRAME = struct.Struct("<II")
 MAX_RECORD_BYTES = 64 * 1024 * 1024
@@ -247,12 +248,3 @@ def _is_torn(descriptor: int, offset: int, end: int) -> bool:
     length, crc = _FRAME.unpack_from(data)
     is_short: bool = _FRAME.size + length > len(data)
     return is_short and zlib.crc32(data[_FRAME.size :]) != crc  # where the sum is right, the length was changed
-
-
-def sync_directory(path: Path) -> None:
-    """The names in it are on disk on return. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

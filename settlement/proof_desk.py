@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from engine.messages.errors import Unavailable
-from settlement.chain.sealed_key import keep_name
+from files.durable import keep_name, make_directory, make_once
 from settlement.liabilities import KEPT_BATCHES, Liabilities, UnknownBatch
 from settlement.merkle import Proof
 
@@ -69,13 +69,8 @@ def load_proof_key(path: Path) -> bytes:
     """32 bytes, made at the first call (mode 0600). It hides names in leaves and in the published journal; it signs
     nothing and opens nothing."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(os.urandom(32))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, path)
+        make_directory(path.parent)
+        make_once(path, os.urandom(32), mode=0o600)
     # Lost, it would halt settlement at the next start: also one that a start made which died before it came here.
     keep_name(path)
     key = path.read_bytes()

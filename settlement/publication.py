@@ -16,7 +16,6 @@ every batch up to `published_batch`.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.messages import layout
+from files.durable import write_whole
 from settlement.batch_file import BatchFile
 from settlement.ledger import Cut, Disagreement, Ledger
 from settlement.liabilities import Liabilities
@@ -108,12 +108,7 @@ def write_entry(folder: Path, entry: Entry, records: bytes) -> None:
             if path.read_bytes() != data:
                 raise JournalRefuted(f"{path} was published otherwise; a publication is never changed")
             continue
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, data)
 
 
 def read_entries(folder: Path) -> Iterator[Entry]:
@@ -153,10 +148,7 @@ def published(data: Path) -> tuple[int, bytes]:
 
 def remember_published(data: Path, number: int, digest: bytes) -> None:
     """From the next batch on statements vouch for it."""
-    path = data / "settlement" / "published"
-    partial = path.with_suffix(".partial")
-    partial.write_text(f"{number} {digest.hex()}\n")
-    partial.replace(path)
+    write_whole(data / "settlement" / "published", f"{number} {digest.hex()}\n".encode())
 
 
 def _path(folder: Path, number: int, kind: str) -> Path:

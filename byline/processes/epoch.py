@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.messages.errors import JournalCorrupt
+from files.durable import write_whole
 from gateway.pulls import epoch_of
-from persistence.disk import write_whole
 
 __all__ = ["next_epoch", "used_epochs"]
 

@@ -25,8 +25,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from engine.messages.errors import SettingsInvalid
+from files.durable import keep_name, make_directory, write_whole
 from platform_api.database import Database
-from platform_api.whole_file import write_whole
 
 __all__ = ["KeyRing", "NotOurs", "SealedColumn", "Sealer", "load_ring", "reseal", "rotate"]
 
@@ -175,5 +175,6 @@ def _write(path: Path, ring: KeyRing) -> None:
         base64.b64encode(ring.index_key).decode(),
         {str(number): base64.b64encode(key).decode() for number, key in ring.keys.items()},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, msgspec.json.format(msgspec.json.encode(file)))
+    make_directory(path.parent)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(file)), mode=0o600)
+    keep_name(path)

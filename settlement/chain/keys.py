@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from engine.messages.errors import SettingsInvalid
+from files.durable import keep_name
 from settlement.chain.encoding import address_text, blake2b256
-from settlement.chain.sealed_key import KeyLock, keep_name, open_seed, write_seed
+from settlement.chain.sealed_key import KeyLock, open_seed, write_seed
 
 __all__ = ["BadSignature", "OperatorKey", "signer_of"]
 

@@ -13,7 +13,6 @@ addresses and paths.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -28,9 +27,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from engine.messages.errors import SettingsInvalid
-from settlement.appendlog import sync_directory
+from files.durable import keep_name, make_directory, make_once, write_whole
 
-__all__ = ["KeyLock", "address_in", "keep_name", "open_seed", "write_seed"]
+__all__ = ["KeyLock", "address_in", "open_seed", "write_seed"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,9 @@ def write_seed(path: Path, seed: bytes, address: str, lock: KeyLock, *, replace:
         "byline_key": 1, "address": address, "lock": lock.kind, "salt": salt.hex(), "nonce": nonce.hex(),
         "sealed": AESGCM(key).encrypt(nonce, seed, address.encode()).hex(),
     }  # fmt: skip
-    _write_once(path, json.dumps(body).encode() + b"\n", replace=replace)
+    make_directory(path.parent)
+    (write_whole if replace else make_once)(path, json.dumps(body).encode() + b"\n", mode=0o600)
+    keep_name(path)
 
 
 def open_seed(path: Path, lock: KeyLock) -> tuple[bytes, str]:
@@ -99,16 +100,6 @@ def open_seed(path: Path, lock: KeyLock) -> tuple[bytes, str]:
         return AESGCM(lock.sealing_key(salt, create=False)).decrypt(nonce, sealed, address.encode()), address
     except InvalidTag as error:
         raise SettingsInvalid(f"{path}: does not open with this {kind}; {_HELP}") from error
-
-
-def keep_name(path: Path) -> None:
-    """A key that is used must not be gone after a loss of power: also one of a start that died before it came here.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    for directory in (path.parent, path.parent.parent):
-        sync_directory(directory)
 
 
 def address_in(path: Path) -> str:
@@ -141,27 +132,9 @@ def _read_key_file(path: Path, *, create: bool) -> bytes:
             raise SettingsInvalid(f"{path}: the file that opens the keys is gone; {_HELP}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_once(path, secrets.token_hex(SEED_BYTES).encode() + b"\n")
+            make_once(path, secrets.token_hex(SEED_BYTES).encode() + b"\n", mode=0o600)
+            keep_name(path)
         except OSError as error:
             raise SettingsInvalid(f"{path}: cannot keep a key file there ({error}); {_HELP}") from error
         log.info("key_file=%s: opens the keys of data directories; keep it, and keep it apart from them", path)
     return _seed_of(path, _private_text(path))
-
-
-def _write_once(path: Path, data: bytes, *, replace: bool = False) -> None:
-    """Whole or not at all. Two processes that start together agree on one file: the first one's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if replace:
-        os.replace(fresh, path)
-    else:
-        with contextlib.suppress(FileExistsError):  # the other process was first
-            os.link(fresh, path)
-        fresh.unlink()
-    keep_name(path)

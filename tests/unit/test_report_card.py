@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
-    "byline", "engine", "gateway", "marketdata", "persistence", "settlement", "tests/simulation", "tests/faults",
-    "tests/support",
+    "byline", "engine", "files", "gateway", "marketdata", "persistence", "settlement", "tests/simulation",
+    "tests/faults", "tests/support",
 )  # fmt: skip
 """What a run of seeds or kills is of."""
 PARTS = ("seeds", "kills")

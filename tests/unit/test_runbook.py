@@ -14,7 +14,7 @@ from byline.processes.entry import stopped
 from engine.messages.errors import JournalCorrupt, JournalFailed, LocalFault, Unavailable
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("engine", "gateway", "persistence", "marketdata", "settlement", "platform_api", "byline")
+PACKAGES = ("engine", "files", "gateway", "persistence", "marketdata", "settlement", "platform_api", "byline")
 LOG = re.compile(r"""\b_?log(?:ger)?\.(?:warning|error|critical|exception)\(\s*f?"((?:[^"\\]|\\.)*)\"""")
 STOPS = {
     "JournalCorrupt", "JournalFailed", "KeyRegistryCorrupt", "MigrationChanged", "PostgresFailed", "DataDirectoryBusy",

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("engine", "gateway", "persistence", "marketdata", "settlement", "platform_api", "byline")
+PACKAGES = ("engine", "files", "gateway", "persistence", "marketdata", "settlement", "platform_api", "byline")
 Found = Iterator[tuple[int, str]]
 """Line and what is wrong there."""
 
