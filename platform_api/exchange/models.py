@@ -194,7 +194,7 @@ class Candle(Struct, frozen=True):
 class FaucetRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`assets`: which; all that the faucet has if absent."""
 
-    assets: Annotated[list[Name], Meta(min_length=1, max_length=32)] | None = None
+    assets: Annotated[list[Name], Meta(min_length=1, max_length=32, examples=[["USDC"]])] | None = None
 
 
 class FaucetDeposit(Struct, frozen=True):
