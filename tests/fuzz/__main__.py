@@ -70,8 +70,9 @@ def _fuzz(name: str, arguments: list[str]) -> int:
         targets = importlib.import_module("tests.fuzz.targets")
         for data in targets.seeds_of(name):
             targets.TARGETS[name](data)  # what it imports only now is measured too
+    inputs = targets.seeds_of(name)
     guide.begin()
-    for number, data in enumerate(targets.seeds_of(name)):
+    for number, data in enumerate(inputs):
         targets.TARGETS[name](data)
         if Path(arguments[0]).is_dir():
             (Path(arguments[0]) / f"seed-{number}").write_bytes(data)
