@@ -144,7 +144,7 @@ def _seeds_page(seeds: dict[str, Any]) -> list[str]:
         "|---|---|",
         f"| seeds | {seeds['run']:,}, from {seeds['first']:,}; "
         f"{seeds['virtual_seconds']:,.0f} virtual seconds in {seeds['seconds']:,.0f} s |",
-        *_pace(seeds),
+        _pace(seeds),
         f"| commands checked by the auditor | {seeds['commands_checked']:,} |",
         f"| faults injected | {sum(seeds['faults'].values()):,} |",
         f"| slowest recovery of the core | {seeds['slowest_recovery_s']} s |",
@@ -179,10 +179,20 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         f"{kills['orders_acknowledged']:,} of them acknowledged |",
         "| orders, and money commands (ref), without an answer, resolved | "
         f"{sum(kills['unknown_outcomes_resolved'].values()):,}: {resolved or 'none'} |",
-        *_files(kills),
-        *_sessions(kills),
-        *_money(kills),
-        *_backups(kills),
+        "| starts of the core from a snapshot; segments of the journal that were filled | "
+        f"{kills['starts_from_a_snapshot']:,}; {kills['segments_filled']:,} |",
+        f"| orders that went with the session they were to end with | {kills['orders_ended_with_their_session']:,}; "
+        "none of that kind stayed, or was filled in a later life of the core |",
+        f"| fills told to their owners, compared with the journal both ways | {kills['fills_checked']:,} |",
+        f"| money commands that acted once, and as was told, or not at all | {kills['money_commands_checked']:,}, "
+        f"{kills['money_commands_sent_again']:,} of them sent again after a lost answer |",
+        f"| withdrawals that the embedded chain paid, each once and with its record | {kills['withdrawals_paid']:,} |",
+        f"| deposits on the embedded chain, each booked once | {kills['deposits_booked']:,} |",
+        "| vaults | hold what is owed, by the chain and the journal alone, behind each fault and at the end |",
+        f"| records that backups held when their exchange had stopped | {kills['records_restored_from_backups']:,}: "
+        "each journal to its last record |",
+        "| transactions of batches that the embedded chain had when everything was killed | "
+        f"{kills['batch_transactions_found_in_backups']:,}, each with its cut in the backup by then |",
         f"| slowest recovery of the core | {kills['slowest_recovery_of_the_core_s']} s |",
         *_run(kills),
         "",
@@ -191,7 +201,10 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
         *(f"| {fault} | {count} | {_core(kills, fault)} | {kills['slowest_up_again_s'].get(fault, 0)} s |"
           for fault, count in kills["faults"].items()),
         "",
-        *_bound(kills),
+        f"The core's recovery is by its own count, and more than {RECOVERED_S:g} s of it are a failure of the run. In",
+        "the last column are the supervisor's pause, the starts of all processes and the first cancels too, beside",
+        "seeds on all cores.",
+        "",
         "`kill`: SIGKILL; `twice`: again in the start that follows; `all`: SIGKILL of all, "
         "`unshipped`: while the backup, stopped before, lacks a batch; "
         f"`stop`: SIGSTOP for {kills['pause_s']:g} seconds, then SIGCONT.",
@@ -199,75 +212,14 @@ def _kills_page(kills: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _bound(kills: dict[str, Any]) -> list[str]:
-    if "slowest_recovery_of_the_core_by_fault_s" not in kills:
-        return []
-    return [
-        f"The core's recovery is by its own count, and more than {RECOVERED_S:g} s of it are a failure of the run. In",
-        "the last column are the supervisor's pause, the starts of all processes and the first cancels too, beside",
-        "seeds on all cores.",
-        "",
-    ]
-
-
 def _core(kills: dict[str, Any], fault: str) -> str:
-    seconds = kills.get("slowest_recovery_of_the_core_by_fault_s", {}).get(fault)
+    seconds = kills["slowest_recovery_of_the_core_by_fault_s"].get(fault)
     return "–" if seconds is None else f"{seconds} s"
 
 
 def _in_starts(kills: dict[str, Any]) -> str:
-    struck = kills.get("starts_of_the_core_struck", 0)
+    struck = kills["starts_of_the_core_struck"]
     return f", and {struck:,} times more a core that was starting, before it was ready" if struck else ""
-
-
-def _files(kills: dict[str, Any]) -> list[str]:
-    if "starts_from_a_snapshot" not in kills:
-        return []
-    return [
-        "| starts of the core from a snapshot; segments of the journal that were filled | "
-        f"{kills['starts_from_a_snapshot']:,}; {kills['segments_filled']:,} |"
-    ]
-
-
-def _backups(kills: dict[str, Any]) -> list[str]:
-    if "records_restored_from_backups" not in kills:
-        return []
-    return [
-        f"| records that backups held when their exchange had stopped | {kills['records_restored_from_backups']:,}: "
-        "each journal to its last record |",
-        *_backed(kills),
-    ]
-
-
-def _backed(kills: dict[str, Any]) -> list[str]:
-    if "batch_transactions_found_in_backups" not in kills:
-        return []
-    return [
-        "| transactions of batches that the embedded chain had when everything was killed | "
-        f"{kills['batch_transactions_found_in_backups']:,}, each with its cut in the backup by then |"
-    ]
-
-
-def _sessions(kills: dict[str, Any]) -> list[str]:
-    if "orders_ended_with_their_session" not in kills:
-        return []
-    return [
-        f"| orders that went with the session they were to end with | {kills['orders_ended_with_their_session']:,}; "
-        "none of that kind stayed, or was filled in a later life of the core |"
-    ]
-
-
-def _money(kills: dict[str, Any]) -> list[str]:
-    if "money_commands_checked" not in kills:
-        return []
-    return [
-        f"| fills told to their owners, compared with the journal both ways | {kills['fills_checked']:,} |",
-        f"| money commands that acted once, and as was told, or not at all | {kills['money_commands_checked']:,}, "
-        f"{kills['money_commands_sent_again']:,} of them sent again after a lost answer |",
-        f"| withdrawals that the embedded chain paid, each once and with its record | {kills['withdrawals_paid']:,} |",
-        f"| deposits on the embedded chain, each booked once | {kills['deposits_booked']:,} |",
-        "| vaults | hold what is owed, by the chain and the journal alone, behind each fault and at the end |",
-    ]
 
 
 def _run(part: dict[str, Any]) -> list[str]:
@@ -278,12 +230,10 @@ def _run(part: dict[str, Any]) -> list[str]:
     ]
 
 
-def _pace(seeds: dict[str, Any]) -> list[str]:
-    if "cpu_s_median" not in seeds:
-        return []
-    over = f"{seeds['over_1_s']:,} of all over 1 s, " if "over_1_s" in seeds else ""
-    return [
+def _pace(seeds: dict[str, Any]) -> str:
+    return (
         f"| a seed | {seeds['cpu_s_median']} s of one core in the median (95 of 100 under {seeds['cpu_s_p95']} s, "
-        f"{over}the longest {seeds['cpu_s_max']} s) for at least {seeds['virtual_s_min']} virtual seconds; damage that "
-        f"no disk can mend ended {seeds['ended_by_detected_damage']:,} of them before |"
-    ]
+        f"{seeds['over_1_s']:,} of all over 1 s, the longest {seeds['cpu_s_max']} s) for at least "
+        f"{seeds['virtual_s_min']} virtual seconds; damage that no disk can mend ended "
+        f"{seeds['ended_by_detected_damage']:,} of them before |"
+    )

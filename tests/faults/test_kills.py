@@ -85,6 +85,12 @@ def test_a_plan_has_every_fault_and_is_the_same_for_the_same_seed() -> None:
     assert sum(times for fault, times in count.items() if not fault.startswith("stop")) == 100
 
 
+PACE = {
+    "cpu_s_median": 0.5, "cpu_s_p95": 1.01, "cpu_s_max": 2.5, "over_1_s": 63, "virtual_s_min": 62.1,
+    "ended_by_detected_damage": 88,
+}  # fmt: skip
+
+
 def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     done = Counter({"kill core": 7, "all": 2, "stop chain": 3})
     kills = Kills(done, {"kill core": [1.5, 2.25], "all": [9.0]}, 0.125, 50_000, 4_321)
@@ -94,8 +100,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
     kills.resolved, kills.acked = Counter({"never": 11, "accepted": 3}), 4_000
     seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, ["seed 9: I3"])
     seeds.outcomes = Counter({"told": 4})
-    seeds.pace = {"cpu_s_median": 0.5, "cpu_s_p95": 1.01, "cpu_s_max": 2.5, "over_1_s": 63,
-                  "virtual_s_min": 62.1, "ended_by_detected_damage": 88}  # fmt: skip
+    seeds.pace = PACE
     page, numbers = write(Card("make faults SEEDS=1234 KILLS=9", seeds, kills, 30.0), tmp_path)
     told: dict[str, Any] = json.loads(numbers.read_text())
     assert told["seeds"]["failures"] == ["seed 9: I3"] and told["kills"]["run"] == 12
@@ -114,7 +119,7 @@ def test_the_card_tells_every_number_of_a_run(tmp_path: Path) -> None:
 def test_a_run_of_seeds_alone_leaves_the_kills_on_the_card(tmp_path: Path) -> None:
     kills = Kills(Counter({"kill core": 7}), {"kill core": [1.5]}, 0.125, 50_000, 4_321)
     write(Card("make faults SEEDS=0 KILLS=7", Seeds(), kills, 30.0), tmp_path)
-    seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5)
+    seeds = Seeds(1234, 0, 98_765, 74_040.0, Counter({"torn": 77}), 0.5, pace=PACE)
     page, numbers = write(Card("make faults SEEDS=1234 KILLS=0", seeds, Kills(), 30.0), tmp_path)
     told = json.loads(numbers.read_text())
     assert {name: part["command"] for name, part in told.items()} == {
