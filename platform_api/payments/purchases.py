@@ -255,7 +255,7 @@ class Purchases:
     async def _on_answer(self, db: Any, answer: MoneyAnswer) -> None:
         if answer.state == "posted":
             await self.complete(db, answer.document_id, answer.ref)
-        elif answer.state != "stuck":  # of a stuck one nobody knows what it took, until a person has looked
+        else:
             account_id = await queries.fail_purchase(db, answer.document_id, answer.reason)
             if account_id is not None:
                 await self._proofs.give_back(db, account_id, answer.document_id)
