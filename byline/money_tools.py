@@ -17,8 +17,9 @@ import msgspec
 from rich.table import Table
 
 from byline.people import connected, dsn_of
+from byline.running import running_process
 from byline.settings import Settings
-from engine.messages.errors import SettingsInvalid
+from engine.messages.errors import SettingsInvalid, Unavailable
 from platform_api.kernel.audit import Audit
 from platform_api.kernel.jobs import Jobs
 from platform_api.ledger.commands import ResolveMoney
@@ -67,9 +68,11 @@ def stuck(settings: Settings, limit: int = 100) -> Table | None:
 def resolve(settings: Settings, ref: str, decision: Decision, reason: str) -> str:
     """Decide what became of a stuck command. Returns what was done, in words.
 
-    Raises SettingsInvalid (there is no such stuck command, it is decided, or the core shows otherwise), Unavailable.
+    Raises SettingsInvalid (there is no such stuck command, it is decided, or the core shows otherwise), Unavailable
+    (the database, the core, or what is projected of its events is behind it).
     """
-    return asyncio.run(_resolve(dsn_of(settings), ref, decision, reason))
+    core_at = int(running_process(settings.data_directory, "core")["durable_sequence"])
+    return asyncio.run(_resolve(dsn_of(settings), ref, decision, reason, core_at))
 
 
 async def _stuck(dsn: str, limit: int) -> Table | None:
@@ -94,7 +97,8 @@ async def _stuck(dsn: str, limit: int) -> Table | None:
     return table
 
 
-async def _resolve(dsn: str, ref: str, decision: Decision, reason: str) -> str:
+async def _resolve(dsn: str, ref: str, decision: Decision, reason: str, core_at: int) -> str:
+    """`core_at`: where the core is. What ran under a ref that it calls another's is older."""
     if not reason.strip():
         raise SettingsInvalid("reason: say why, for the audit trail")
     async with connected(dsn) as connection, connection.transaction():
@@ -105,6 +109,12 @@ async def _resolve(dsn: str, ref: str, decision: Decision, reason: str) -> str:
             raise SettingsInvalid(f"no command of money has the ref {ref}: `byline money list` shows what is stuck")
         if row["state"] != "stuck":
             raise SettingsInvalid(f"{ref} is {row['state']}: only what is stuck is decided")
+        projected = await connection.fetchval("SELECT sequence FROM exchange.projection") or 0
+        if projected < core_at:  # what is not shown yet would look like what never happened
+            raise Unavailable(
+                f"the core's events are projected to command {projected:,} of {core_at:,}: `byline status` tells when "
+                "they have caught up; then again"
+            )
         sequence, moved = await _shown(connection, ref)
         _check(row["body"], decision, _wanted(row["body"], await _scales(connection)), moved)
         # Nothing is refused for what the core shows from here on.

@@ -12,7 +12,7 @@ from rich.console import Console
 from byline import money_tools
 from engine.core import Core
 from engine.limits import CoreLimits
-from engine.messages.errors import SettingsInvalid
+from engine.messages.errors import SettingsInvalid, Unavailable
 from persistence.stores.postgres.projector import Projector
 from platform_api.ledger.commands import ResolveMoney
 from tests.support.api import opened
@@ -232,23 +232,26 @@ async def test_stuck_money_is_decided_by_what_the_core_shows_and_once(shop, orde
     body = await orders.body(ref)
     ran = shop.core.send(**body | {"not_after": body["not_after"] - 1})
     with pytest.raises(SettingsInvalid, match="is ordered: only what is stuck"):
-        await money_tools._resolve(dsn, ref, "posted", "restored")
+        await money_tools._resolve(dsn, ref, "posted", "restored", core_at=0)
     assert await shop.money.settle(ref) == "stuck"
     with pytest.raises(SettingsInvalid, match="the core shows under its ref: nothing. It did not happen"):
-        await money_tools._resolve(dsn, ref, "posted", "not projected yet")
+        await money_tools._resolve(dsn, ref, "posted", "not projected yet", core_at=0)
     await project()
     for decision, reason, problem in (("refused", "restored", "--as posted"), ("posted", " ", "reason: say why")):
         with pytest.raises(SettingsInvalid, match=problem):
-            await money_tools._resolve(dsn, ref, decision, reason)
+            await money_tools._resolve(dsn, ref, decision, reason, core_at=0)
     with pytest.raises(SettingsInvalid, match="no command of money has the ref"):
-        await money_tools._resolve(dsn, "test:none", "posted", "restored")
+        await money_tools._resolve(dsn, "test:none", "posted", "restored", core_at=0)
+    ahead = await shop.world.sql("SELECT sequence FROM exchange.projection")
+    with pytest.raises(Unavailable, match=r"are projected to command [\d,]+ of [\d,]+: `byline status`"):
+        await money_tools._resolve(dsn, ref, "posted", "the projection is behind", ahead[0]["sequence"] + 1)
     assert (await listed(dsn)).count("4.25 USDC: user:rich → user:other") == 2
     audited = "SELECT old_values, new_values FROM kernel.audit_entry WHERE resource_id = $1"
     assert await shop.world.sql(audited, ref) == [], "what is refused changes nothing"
-    assert f"{ref} is posted" in await money_tools._resolve(dsn, ref, "posted", "restored from a copy")
+    assert f"{ref} is posted" in await money_tools._resolve(dsn, ref, "posted", "restored from a copy", core_at=0)
     assert "decided: a job does it" in await listed(dsn)
     with pytest.raises(SettingsInvalid, match="is decided already"):
-        await money_tools._resolve(dsn, ref, "posted", "again")
+        await money_tools._resolve(dsn, ref, "posted", "again", core_at=0)
     await shop.finish()
     (row,) = await shop.world.sql("SELECT state, reason, sequence FROM money.command WHERE ref = $1", ref)
     assert tuple(row) == ("posted", "bad_ref", ran["sequence"]) and orders.heard == ["posted"]
@@ -266,8 +269,8 @@ async def test_hold_that_is_stuck_is_refused_or_waits(shop, orders, project):
     assert await shop.money.settle(ref) == "stuck"
     await project()
     with pytest.raises(SettingsInvalid, match="it is a hold"):
-        await money_tools._resolve(dsn, ref, "posted", "no")
-    await money_tools._resolve(dsn, ref, "refused", "another's")
+        await money_tools._resolve(dsn, ref, "posted", "no", core_at=0)
+    await money_tools._resolve(dsn, ref, "refused", "another's", core_at=0)
     await shop.finish()
     assert orders.heard == ["refused"] and shop.parts("user:rich") == (7_000_000, 0)
 

@@ -320,7 +320,7 @@ async def test_a_payment_whose_ref_is_anothers_waits_for_a_person(api_dsn):
             shown = {one["id"]: one["status"] for one in await shop.get(path, bearer)}
             assert shown[made["id"]] == "pending", path
             assert not (await world.sql(good, buyer))[0]["good"], path
-            await money_tools._resolve(world.dsn, row["ref"], "refused", "the ref was another's")
+            await money_tools._resolve(world.dsn, row["ref"], "refused", "the ref was another's", core_at=0)
             await shop.finish()
             shown = {one["id"]: one["status"] for one in await shop.get(path, bearer)}
             assert shown[made["id"]] == "failed" and shop.units(f"user:{buyer}") == 100_000_000, path
