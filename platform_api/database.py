@@ -106,24 +106,30 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def turn(self, *key: str, places: int = 2) -> AsyncIterator[None]:
+    async def turn(self, *key: str, places: int = 2, needed: bool = True) -> AsyncIterator[None]:
         """So many at a time, of those in this process that would wait for the same rows: without a connection each, of
         which a dozen buyers of one work took all there are. Of two the second gets ready while the first commits.
         Around a transaction, never inside one. It spares others the wait; what must be so the locks of the rows see to.
+
+        `needed`: if not, whoever waits too long goes on without.
 
         Raises:
             Unavailable: those before it took too long.
         """
         turns = self._turns.setdefault(key, asyncio.Semaphore(places))  # gone with the last who holds or awaits one
+        is_held = True
         try:
             with self._counted():
                 await asyncio.wait_for(turns.acquire(), self._query_seconds_max)
         except TimeoutError as error:
-            raise Unavailable("too many change the same at once") from error
+            if needed:
+                raise Unavailable("too many change the same at once") from error
+            is_held = False
         try:
             yield
         finally:
-            turns.release()
+            if is_held:
+                turns.release()
 
     async def give_way(self) -> None:
         """Until nobody waits for a turn or a connection, or a quarter of a second: before work that nobody waits for,

@@ -135,7 +135,7 @@ class Purchases:
             return 201, msgspec.json.encode(row["id"])
 
         offer = str(body.offer_id)
-        async with self._database.turn("buyers", offer, places=_BUYERS_AT_ONCE):
+        async with self._database.turn("buyers", offer, places=_BUYERS_AT_ONCE, needed=False):
             async with self._database.turn("offer", offer):
                 id_ = await self.once(caller, body, key, change)
             await self._money.settle(purchase_ref(id_), ordered)

@@ -55,6 +55,16 @@ async def test_who_waits_too_long_for_a_turn_is_told_and_takes_nobodys_place():
         await database.give_way()  # nobody counts as waiting any more
 
 
+async def test_who_needs_no_turn_goes_on_without_and_ends_nobodys():
+    database = Database("postgresql://nobody@nowhere/none", query_seconds_max=0.01)
+    async with database.turn("offer", places=1):
+        async with database.turn("offer", places=1, needed=False):
+            pass
+        with pytest.raises(Unavailable):
+            async with database.turn("offer", places=1):
+                raise AssertionError("the place of the first was given away")
+
+
 async def test_what_nobody_waits_for_begins_when_nobody_waits_for_a_turn(database, monkeypatch):
     monkeypatch.setattr(database_module, "GIVEN_WAY_SECONDS_MAX", 3_600.0)
     order: list[str] = []
