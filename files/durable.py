@@ -26,8 +26,12 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         OSError: the disk refuses. What was there is untouched, or the new content is there and its name may be lost.
     """
     draft = path.with_name(f"{path.name}.new")
-    _write(draft, data, os.O_TRUNC, mode)
-    os.rename(draft, path)
+    draft.unlink(missing_ok=True)  # of a writer that died; its mode would stay, and a link be followed
+    try:
+        _write(draft, data, mode)
+        os.rename(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 
@@ -39,7 +43,7 @@ def make_once(path: Path, data: bytes, *, mode: int) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        _write(draft, data, os.O_EXCL, mode)
+        _write(draft, data, mode)
         with contextlib.suppress(FileExistsError):  # the other process was first
             os.link(draft, path)
     finally:
@@ -88,8 +92,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, data: bytes, how: int, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, mode)
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

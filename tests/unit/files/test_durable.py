@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and every writer of one: content first, then the name, both before it returns."""
+"""Files that are whole or absent, and those who write them: content first, then the name, both before it returns."""
 
 from __future__ import annotations
 
@@ -116,3 +116,27 @@ def test_the_names_of_directories_are_kept_too(tmp_path: Path, monkeypatch: pyte
     disk.calls.clear()
     keep_name(tmp_path / "a" / "b")
     assert disk.calls == [("sync", tmp_path / "a"), ("sync", tmp_path)]
+
+
+def test_a_draft_that_a_dead_writer_left_lends_the_next_neither_its_mode_nor_its_place(tmp_path: Path) -> None:
+    path, draft, elsewhere = tmp_path / "columns.json", tmp_path / "columns.json.new", tmp_path / "elsewhere"
+    draft.write_bytes(b"old")
+    draft.chmod(0o644)
+    write_whole(path, b"secret", mode=0o600)
+    assert (mode(path), path.read_bytes()) == (0o600, b"secret")
+    draft.symlink_to(elsewhere)
+    write_whole(path, b"another", mode=0o600)
+    assert path.read_bytes() == b"another" and not path.is_symlink() and not elsewhere.exists()
+
+
+def test_a_write_that_fails_leaves_no_secret_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "columns.json"
+    write_whole(path, b"old", mode=0o600)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError("the disk refuses (test)")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="refuses"):
+        write_whole(path, b"secret", mode=0o600)
+    assert [one.name for one in tmp_path.iterdir()] == ["columns.json"] and path.read_bytes() == b"old"
