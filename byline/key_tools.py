@@ -17,7 +17,7 @@ from byline.operator import open_operator
 from byline.running import check_journal
 from byline.settings import Settings
 from byline.trading_floor import kept_key
-from byline.wanted_keys import EXCHANGE_KEYS
+from byline.wanted_keys import CHAIN_KEY, EXCHANGE_KEYS
 from engine.messages.errors import Refused
 from gateway.keys import REGISTRY_PATH, ApiKey, read_living
 
@@ -74,7 +74,7 @@ def list_keys(settings: Settings) -> Iterator[str]:
     check_journal(data)
     yield "The exchange's own:"
     for path, purpose in EXCHANGE_KEYS.items():
-        yield f"  {path:<22} {purpose}" + ("" if (data / path).exists() else "  (not there)")
+        yield f"  {path:<22} {purpose}{_where(settings, path)}"
     registry = data / REGISTRY_PATH
     keys = read_living(registry.read_bytes(), str(registry)) if registry.exists() else []
     files = _private_halves(data)
@@ -82,6 +82,14 @@ def list_keys(settings: Settings) -> Iterator[str]:
     for key in keys:
         yield f"  {key.key}  {key.label or 'no label'}"
         yield f"    {_rights_of(key)}" + (f"; private half: {files[key.key]}" if key.key in files else "")
+
+
+def _where(settings: Settings, path: str) -> str:
+    if path == CHAIN_KEY and settings.chain_signer:
+        return "  (held by BYLINE_CHAIN_SIGNER)"
+    if path == CHAIN_KEY and settings.chain_key:
+        return f"  (in {settings.chain_key}, by BYLINE_CHAIN_KEY)"
+    return "" if (settings.data_directory / path).exists() else "  (not there)"
 
 
 def _rights_of(key: ApiKey) -> str:

@@ -25,7 +25,7 @@ class RequestFile:
     def ask(self, text: str, *, wait_s: float, unanswered: str) -> str:
         """The answer of who serves it. Raises Unavailable with `unanswered`: there was none in `wait_s` seconds."""
         self._done.unlink(missing_ok=True)
-        _write_whole(self._request, text)
+        _put(self._request, text)
         deadline = time.monotonic() + wait_s
         while not self._done.exists():
             if time.monotonic() > deadline:
@@ -47,12 +47,12 @@ class RequestFile:
         """Where the disk takes no answer, who asked waits in vain; who serves goes on."""
         try:
             self._request.unlink(missing_ok=True)
-            _write_whole(self._done, text)
+            _put(self._done, text)
         except OSError as error:
             logger.error("event=not_answered request=%s error=%s", self._request.name, error)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _put(path: Path, text: str) -> None:
     partial = path.with_suffix(f"{path.suffix}.partial")
     partial.write_text(text)
     partial.replace(path)

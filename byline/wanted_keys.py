@@ -12,16 +12,17 @@ from pathlib import Path
 from engine.messages.errors import SettingsInvalid
 from files.durable import make_directory, write_whole
 
-__all__ = ["EXCHANGE_KEYS", "check_keys_wanted", "note_keys_wanted"]
+__all__ = ["CHAIN_KEY", "EXCHANGE_KEYS", "check_keys_wanted", "note_keys_wanted"]
 
 LIST = "keys/wanted"
+CHAIN_KEY = "chain/operator.key"
 EXCHANGE_KEYS = {
     "keys/operator.key": "signs in the operator, who registers keys and opens accounts: this command line",
     "keys/receipts.key": "signs the receipts of order entry",
     "keys/proofs.key": "hides names in proofs and in the published journal",
     "keys/access-token.key": "signs the access tokens of REST",
     "keys/columns.json": "opens the sealed columns of people's data",
-    "chain/operator.key": "signs batches for the chain; sealed itself, see BYLINE_KEY_FILE",
+    CHAIN_KEY: "signs batches for the chain; sealed itself, see BYLINE_KEY_FILE",
 }
 """The exchange's own, below the data directory, and what each is for."""
 

@@ -92,7 +92,7 @@ async def test_a_disk_that_takes_no_answer_ends_nothing(tmp_path: Path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(request_file, "_write_whole", full)
+        patched.setattr(request_file, "_put", full)
         request.touch()
         await until(lambda: not request.exists() and loop.told.get("snapshot_error") == "", what="the snapshot")
     assert (await loop.asked()).startswith("0 "), "and the next one who asks is answered"
