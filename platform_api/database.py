@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,7 +34,6 @@ AWAY = (
 )
 CONNECT_SECONDS_MAX = 3.0
 GIVEN_WAY_SECONDS_MAX = 0.25
-GIVEN_WAY_LOOK_SECONDS = 0.005
 STATEMENTS_MAX = 1_000
 """Prepared statements that a connection keeps. The platform has several hundred; of the driver's own hundred the oldest
 would go just before they are used again, each to be parsed, described and planned anew."""
@@ -76,7 +75,9 @@ class Database:
         self._pool_of_newcomers: Any = None
         self._turns: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
         self._waiting = 0
-        """How many await a turn or a connection."""
+        """How many await a turn."""
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self.observe: Callable[[float], None] | None = None
         """Told how long each connection was in use, in seconds."""
 
@@ -119,8 +120,11 @@ class Database:
         turns = self._turns.setdefault(key, asyncio.Semaphore(places))  # gone with the last who holds or awaits one
         is_held = True
         try:
-            with self._counted():
-                await asyncio.wait_for(turns.acquire(), self._query_seconds_max)
+            if turns.locked():
+                with self._counted():
+                    await asyncio.wait_for(turns.acquire(), self._query_seconds_max)
+            else:
+                await turns.acquire()
         except TimeoutError as error:
             if needed:
                 raise Unavailable("too many change the same at once") from error
@@ -132,20 +136,23 @@ class Database:
                 turns.release()
 
     async def give_way(self) -> None:
-        """Until nobody waits for a turn or a connection, or a quarter of a second: before work that nobody waits for,
-        so that what a dozen buyers of one work leave to be done afterwards does not stand in their own way."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GIVEN_WAY_SECONDS_MAX
-        while self._waiting and loop.time() < until:
-            await asyncio.sleep(GIVEN_WAY_LOOK_SECONDS)
+        """Until nobody waits for a turn, or a quarter of a second: before what may be done a moment later, so that what
+        a dozen buyers of one work leave to be done afterwards does not stand in their own way."""
+        if not self._waiting:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._nobody_waits.wait(), GIVEN_WAY_SECONDS_MAX)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._waiting += 1
+        self._nobody_waits.clear()
         try:
             yield
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._nobody_waits.set()
 
     async def _made(self, connections_max: int) -> Any:
         return await asyncpg.create_pool(
@@ -163,15 +170,13 @@ class Database:
         if pool is None:
             raise Unavailable("the database is not open")
         try:
-            with self._counted():
-                connection = await pool.acquire(timeout=self._query_seconds_max)
-            started = time.perf_counter()
-            try:
-                yield connection
-            finally:
-                if self.observe is not None:
-                    self.observe(time.perf_counter() - started)
-                await pool.release(connection)
+            async with pool.acquire(timeout=self._query_seconds_max) as connection:
+                started = time.perf_counter()
+                try:
+                    yield connection
+                finally:
+                    if self.observe is not None:
+                        self.observe(time.perf_counter() - started)
         except AWAY as error:
             raise Unavailable(away) from error
         except asyncpg.DeadlockDetectedError as error:
