@@ -560,7 +560,8 @@ def money_list(data: DataOption = None) -> None:
     """
     from byline.money_tools import stuck
 
-    console.print(stuck(_settings(data)) or "no command of money is stuck")
+    for line in stuck(_settings(data)) or ["no command of money is stuck"]:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 @money_app.command("resolve")

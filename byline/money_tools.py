@@ -9,12 +9,11 @@ an answer of the core would be (docs/decisions/0080).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from rich.table import Table
 
 from byline.people import connected, dsn_of
 from byline.running import running_process
@@ -56,9 +55,9 @@ class _Move:
         return f"{self.amount} {self.asset}: {self.source} → {self.target}"
 
 
-def stuck(settings: Settings, limit: int = 100) -> Table | None:
-    """The oldest of them: ref, kind, document, since when, what it wants to move, and what was moved under its ref as
-    far as the core's events are projected. None: there are none.
+def stuck(settings: Settings, limit: int = 100) -> list[str]:
+    """Lines: the oldest of them, each with kind, document, since when, what it wants to move, and what was moved under
+    its ref as far as the core's events are projected. Empty: there are none.
 
     Raises Unavailable.
     """
@@ -75,26 +74,32 @@ def resolve(settings: Settings, ref: str, decision: Decision, reason: str) -> st
     return asyncio.run(_resolve(dsn_of(settings), ref, decision, reason, core_at))
 
 
-async def _stuck(dsn: str, limit: int) -> Table | None:
+async def _stuck(dsn: str, limit: int) -> list[str]:
     async with connected(dsn) as connection:
         rows = await connection.fetch(_STUCK, limit)
         scales = await _scales(connection)
         shown = {row["ref"]: await _shown(connection, row["ref"]) for row in rows}
-        reached = await connection.fetchrow("SELECT sequence, updated_at FROM exchange.projection LIMIT 1")
+        projected = await _projected(connection)
     if not rows:
-        return None
-    table = Table(
-        "ref", "kind", "document", "since", "wants", "the core shows", title="stuck commands of money",
-        caption=f"as of the core's command {reached['sequence']}" if reached else "no event of the core is projected",
-    )  # fmt: skip
+        return []
+    lines = [f"Stuck commands of money, as of the core's command {projected:,}:"]
     for row in rows:
         sequence, moved = shown[row["ref"]]
-        table.add_row(
-            row["ref"], row["kind"], str(row["document_id"]), f"{row['updated_at']:%Y-%m-%d %H:%M:%S} UTC",
-            _lines(_wanted(row["body"], scales)),
-            "decided: a job does it" if row["decided"] else _lines(moved, f" (command {sequence})"),
-        )  # fmt: skip
-    return table
+        lines += [
+            f"{row['ref']}  {row['kind']} {row['document_id']}, since {row['updated_at']:%Y-%m-%d %H:%M:%S} UTC",
+            *_list("wants", _wanted(row["body"], scales)),
+            *_list("the core shows", moved, f"by command {sequence:,}" if sequence else ""),
+        ]
+        if msgspec.json.decode(row["body"]).get("pending"):
+            lines.append("    it is a hold: what the core only holds under its ref is not shown")
+        if row["decided"]:
+            lines.append("    decided: a job does it")
+    return lines
+
+
+def _list(name: str, moves: Sequence[_Move], more: str = "") -> Iterator[str]:
+    for number, text in enumerate([*map(str, moves), *([more] if more else [])] or ["nothing"]):
+        yield f"    {name if number == 0 else '':<14}  {text}"
 
 
 async def _resolve(dsn: str, ref: str, decision: Decision, reason: str, core_at: int) -> str:
@@ -109,7 +114,7 @@ async def _resolve(dsn: str, ref: str, decision: Decision, reason: str, core_at:
             raise SettingsInvalid(f"no command of money has the ref {ref}: `byline money list` shows what is stuck")
         if row["state"] != "stuck":
             raise SettingsInvalid(f"{ref} is {row['state']}: only what is stuck is decided")
-        projected = await connection.fetchval("SELECT sequence FROM exchange.projection") or 0
+        projected = await _projected(connection)
         if projected < core_at:  # what is not shown yet would look like what never happened
             raise Unavailable(
                 f"the core's events are projected to command {projected:,} of {core_at:,}: `byline status` tells when "
@@ -138,12 +143,12 @@ def _check(body: str, decision: Decision, wanted: Sequence[_Move], moved: Sequen
     same = sorted(wanted) == sorted(moved)
     if decision == "refused" and same:
         raise SettingsInvalid("the core shows that just this was moved under the ref: --as posted")
-    if decision == "posted" and msgspec.json.decode(body).get("pending"):
-        raise SettingsInvalid("it is a hold, which waits for a second answer: it can be --as refused alone")
+    if decision == "posted" and not same and msgspec.json.decode(body).get("pending"):
+        raise SettingsInvalid("it is a hold, of which the core shows no end: it can be --as refused alone")
     if decision == "posted" and not same:
         raise SettingsInvalid(
-            f"the command wants to move {_lines(wanted, separator=', ')}; the core shows under its ref:"
-            f" {_lines(moved, separator=', ')}. It did not happen: --as refused"
+            f"the command wants to move {_line(wanted)}; the core shows under its ref: {_line(moved)}. It did not "
+            "happen: --as refused"
         )
 
 
@@ -153,6 +158,11 @@ async def _shown(connection: Any, ref: str) -> tuple[int | None, list[_Move]]:
         _Move(row["source"], row["target"], row["asset"], decimal_text(row["amount"], row["scale"])) for row in rows
     ]
     return (rows[0]["sequence"] if rows else None), moved
+
+
+async def _projected(connection: Any) -> int:
+    """To which command of the core. The assets and moves of later ones are not there yet."""
+    return int(await connection.fetchval("SELECT sequence FROM exchange.projection") or 0)
 
 
 async def _scales(connection: Any) -> dict[str, int]:
@@ -169,7 +179,8 @@ def _wanted(body: str, scales: dict[str, int]) -> list[_Move]:
         legs = command["legs"]
     moves = []
     for leg in legs:
-        scale = scales[leg["asset"]]
+        if (scale := scales.get(leg["asset"])) is None:
+            raise Unavailable(f"the asset {leg['asset']} is not projected yet: again in a moment")
         units = units_of(leg["amount"], scale)
         shares = leg.get("shares") or [{"to": leg["to"], "weight": 1}]
         parts = largest_remainder(units, [share["weight"] for share in shares])
@@ -180,8 +191,8 @@ def _wanted(body: str, scales: dict[str, int]) -> list[_Move]:
     return moves
 
 
-def _lines(moves: Sequence[_Move], more: str = "", separator: str = "\n") -> str:
-    return separator.join(map(str, moves)) + more if moves else "nothing"
+def _line(moves: Sequence[_Move]) -> str:
+    return ", ".join(map(str, moves)) or "nothing"
 
 
 async def _not_here(job: ResolveMoney) -> None:

@@ -260,7 +260,8 @@ class MoneyCommands:
         """As an answer of the core is noted; once, also of two decisions."""
         row = await self._row(job.ref)
         if row["state"] == "stuck":
-            await self._note(row, MoneyAnswer(job.ref, row["document_id"], job.state, row["reason"], job.sequence))
+            reason = row["reason"] if job.state == "refused" else None
+            await self._note(row, MoneyAnswer(job.ref, row["document_id"], job.state, reason, job.sequence))
 
     async def _sent(self, row: Any) -> MoneyAnswer:
         if row["state"] == "posting":
