@@ -70,7 +70,7 @@ def resolve(settings: Settings, ref: str, decision: Decision, reason: str) -> st
     Raises SettingsInvalid (there is no such stuck command, it is decided, or the core shows otherwise), Unavailable
     (the database, the core, or what is projected of its events is behind it).
     """
-    core_at = int(running_process(settings.data_directory, "core")["durable_sequence"])
+    core_at = int(running_process(settings.data_directory, "core")["sequence"])
     return asyncio.run(_resolve(dsn_of(settings), ref, decision, reason, core_at))
 
 
