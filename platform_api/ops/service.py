@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from engine.messages.errors import Unavailable
 from platform_api.kernel.context import Kernel
 from platform_api.ops import queries
-from platform_api.settlement.progress import SettlementProgress, look
+from platform_api.settlement.progress import SettlementProgress, look, silent_s
 
 __all__ = ["OpsService"]
 
+CORE_SILENT_S = 10.0
+"""The core says how it stands twice a second. One that is connected and says nothing for so long hangs."""
 OUTBOX_SECONDS_MAX = 60
 """Events that wait longer than this mean that the relay is in trouble."""
 
@@ -40,7 +42,7 @@ class OpsService:
 
     async def parts(self) -> dict[str, str]:
         """What requests need: `ready`, or what is wrong. Orders need the core, reads the database."""
-        parts = {"core": "ready" if self._kernel.core.status().get("connected") else "not connected"}
+        parts = {"core": self._core()}
         try:
             async with self._kernel.database.connection() as db:
                 await queries.answers(db)
@@ -48,6 +50,12 @@ class OpsService:
         except Unavailable as error:
             parts["database"] = str(error)
         return parts
+
+    def _core(self) -> str:
+        if not self._kernel.core.status().get("connected"):
+            return "not connected"
+        silent = silent_s(self._kernel.status.read().get("core") or {})
+        return "ready" if silent <= CORE_SILENT_S else f"silent for {silent:.0f} s"
 
     async def components(self) -> dict[str, str]:
         """For a status page: each part `operational`, `degraded` or `down`, and no more than that."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from platform_api.ports import StatusPort
 
-__all__ = ["LATE_S", "SettlementProgress", "look", "takes_withdrawals"]
+__all__ = ["LATE_S", "SettlementProgress", "look", "silent_s", "takes_withdrawals"]
 
 LATE_S = 60.0
 """A batch is cut every ten seconds and final seconds later: one that waits this long is late. And the back office says
@@ -42,11 +42,11 @@ class SettlementProgress(Struct, frozen=True):
 def look(status: StatusPort) -> SettlementProgress:
     """As the back office said last. Never waits."""
     office = status.read().get("backoffice") or {}
-    says, brake, silent_s = office.get("settlement") or {}, office.get("brake") or {}, _silent_s(office)
+    says, brake, silent = office.get("settlement") or {}, office.get("brake") or {}, silent_s(office)
     waiting = max(int(says.get("pending_batches", 0)), int(brake.get("unsettled_cuts", 0)))
     oldest = float(brake.get("unsettled_s", 0.0))
-    if not says or not office.get("alive", True) or silent_s > LATE_S:
-        return SettlementProgress("delayed", "settlement_stopped", waiting, round(oldest + silent_s, 3))
+    if not says or not office.get("alive", True) or silent > LATE_S:
+        return SettlementProgress("delayed", "settlement_stopped", waiting, round(oldest + silent, 3))
     if says.get("halted"):
         return SettlementProgress("halted", "settlement_halted", waiting, oldest)
     if not says.get("connected"):
@@ -60,8 +60,9 @@ def takes_withdrawals(status: StatusPort) -> bool:
     """False while settlement is halted, or the back office has said nothing more for a minute: what is asked for then
     would be held, and nobody knows for how long. A restart is shorter, and a chain that is away comes back."""
     office = status.read().get("backoffice") or {}
-    return _silent_s(office) <= LATE_S and look(status).state != "halted"
+    return silent_s(office) <= LATE_S and look(status).state != "halted"
 
 
-def _silent_s(office: Mapping[str, Any]) -> float:
-    return max(0.0, time.time() - float(office["written_at"])) if "written_at" in office else 0.0
+def silent_s(process: Mapping[str, Any]) -> float:
+    """For how long a process has said nothing."""
+    return max(0.0, time.time() - float(process["written_at"])) if "written_at" in process else 0.0

@@ -3,6 +3,7 @@ order ids, references and keys as the real one answers them; it matches nothing.
 
 import asyncio
 import socket
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -517,6 +518,17 @@ async def test_without_a_database_orders_go_on_and_reads_say_so(world, tmp_path)
         answer = await dark.refused(503, "SERVICE_UNAVAILABLE", "not_ready", "GET", "/ready")
         assert answer.json()["error"]["details"]["missing"] == ["database"]
         await dark.data("GET", "/health")
+
+
+async def test_ready_names_a_core_that_is_connected_and_hangs(world, monkeypatch):
+    """Stopped by SIGSTOP, its socket stays open: a load balancer went on sending orders to it."""
+    said = {"written_at": time.time()}
+    monkeypatch.setattr(world.kernel.status, "_facts", lambda: said)
+    await world.data("GET", "/ready")
+    said["written_at"] -= 35
+    answer = await world.refused(503, "SERVICE_UNAVAILABLE", "not_ready", "GET", "/ready")
+    assert answer.json()["error"]["details"]["missing"] == ["core"]
+    assert (await world.data("GET", "/v1/status"))["components"]["core"] == "down"
 
 
 async def test_ready_names_a_core_that_is_away_and_sign_in_leaves_no_session(world):
