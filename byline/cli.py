@@ -346,7 +346,7 @@ def restart(
     from byline.operator import request_restart
 
     before = request_restart(_settings(data), name)
-    console.print(f"{name} was {before}; `byline status` shows when it is ready")
+    console.print(f"{name} is started again (it was {before}); `byline status` shows when it is ready")
 
 
 @feed_app.command("bitstamp")

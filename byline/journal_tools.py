@@ -56,6 +56,12 @@ def verify_journal(settings: Settings, *, console: Console, replay: bool) -> int
             f"replayed: state hash {found.state_hash.hex()}, {found.cuts} cuts ({found.cuts_compared} compared), "
             f"snapshots compared: {', '.join(map(str, found.snapshots_checked)) or 'none'}"
         )
+        if not (found.cuts_compared or found.snapshots_checked):
+            console.print(
+                "[bold yellow]Nothing here to compare with[/]: no snapshot, and no event log, which no backup has. A "
+                "final batch has the hash of its cut (docs/operations.md, Drills)",
+                soft_wrap=True,
+            )
     else:
         console.print(
             "checked: header, checksum, chain and sequence of each record, digests of whole segments, and that nothing "

@@ -58,9 +58,11 @@ def request_snapshot(settings: Settings) -> dict[str, Any]:
         Unavailable: no core runs, it did not answer, or it could not write one.
     """
     gateway_url(settings)
-    answer = RequestFile(settings.data_directory, "snapshot").ask(
-        "", wait_s=SNAPSHOT_WAIT_S, unanswered="the core wrote no snapshot; see DATA/logs/core.log"
+    unanswered = (
+        f"the core wrote no snapshot in {SNAPSHOT_WAIT_S:g} s: `byline status` tells whether it hangs, and "
+        f"{settings.data_directory}/logs/core.log what it said"
     )
+    answer = RequestFile(settings.data_directory, "snapshot").ask("", wait_s=SNAPSHOT_WAIT_S, unanswered=unanswered)
     sequence, _, path = answer.partition(" ")
     if sequence == "-":
         raise Unavailable(f"the core wrote no snapshot: {path}")

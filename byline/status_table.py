@@ -78,7 +78,7 @@ def _state(status: dict[str, Any]) -> Text:
         return Text("starting", "bold red")
     silent_s = time.time() - status["written_at"]
     if silent_s > SILENT_S:
-        return Text(f"silent for {silent_s:,.0f} s: figures are old; is the disk full?", "bold yellow")
+        return Text(f"silent for {silent_s:,.0f} s: figures are old; it hangs, or cannot write them", "bold yellow")
     return Text("up", "green")
 
 

@@ -136,7 +136,10 @@ class DirectoryLock:
         except BlockingIOError:
             holder = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             self.release()
-            message = f"{path}: held by process {holder}, which runs on these files: stop it first"
+            message = (
+                f"{path}: held by process {holder}, which runs on these files: stop it first, and the `byline up` that "
+                "would start it again"
+            )
             raise DataDirectoryBusy(message) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
