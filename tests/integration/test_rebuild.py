@@ -16,6 +16,7 @@ from persistence.disk import DirectoryDisk
 from tests.faults.audit import replay_durable
 from tests.integration.test_exchange import traders
 from tests.support.exchange import ExchangeProcess, until
+from tests.support.waiting import answers
 
 
 def rebuild(exchange: ExchangeProcess) -> subprocess.CompletedProcess[str]:
@@ -54,9 +55,9 @@ async def test_projections_come_back_beside_a_running_exchange_and_at_a_start(ne
 
     done = await asyncio.to_thread(rebuild, exchange)
     assert done.returncode == 0 and "Rebuilt" in done.stdout, done.stderr
+    await answers(lambda: beside_the_journal(exchange), lambda both: both[0] == both[1])
     after = await projected(exchange)
-    money = await asyncio.to_thread(balances_of_the_journal, exchange)
-    assert (after.trades, after.orders, after.balances) == (before.trades, before.orders, money)
+    assert (after.trades, after.orders) == (before.trades, before.orders)
     assert [batch["number"] for batch in after.batches][:2] == [1, 2] and after.batches[0]["digests"]
 
     for client in (buyer, seller):
@@ -66,9 +67,15 @@ async def test_projections_come_back_beside_a_running_exchange_and_at_a_start(ne
     done = await asyncio.to_thread(rebuild, exchange)
     assert done.returncode == 0 and "at its next start" in done.stdout, done.stderr
     await exchange.start()
-    again = await projected(exchange)
-    assert (again.trades, again.balances) == (before.trades, money)
+    # A start sweeps the fees of the days before, so balances are those of the journal as it is by then.
+    await answers(lambda: beside_the_journal(exchange), lambda both: both[0] == both[1])
+    assert (await projected(exchange)).trades == before.trades
     assert await exchange.stop() == 0
+
+
+async def beside_the_journal(exchange: ExchangeProcess) -> tuple[Any, Any]:
+    """The balances of the projection, and those of the journal."""
+    return (await projected(exchange)).balances, await asyncio.to_thread(balances_of_the_journal, exchange)
 
 
 def balances_of_the_journal(exchange: ExchangeProcess) -> dict[tuple[int, int], tuple[int, int]]:
